@@ -2,16 +2,16 @@
 
 A module `tests/golden/test_<folder>.py` marks each test with the folder and the start of the file names it reads:
 
-    @pytest.mark.golden("moco_infonce", "case")            # every moco_infonce/case*.npz
+    @pytest.mark.golden("moco_infonce", "case")         # every moco_infonce/case*.npz
     def test_case(golden):
-        query = golden.tensor("q")                         # float64; golden.tensor("q", torch.float32) for the other dtype
-        if golden.text("estimator") == "easy": ...         # 0-d strings; golden.number("temperature"), golden.flag("attached")
-        golden.close(loss, "loss")                         # against the stored array of that name
-        golden.close(2 * loss.mean(), golden["loss"])      # or against any array
-        golden.close(q32.grad, "grad_q", gradient=True)    # the dtype of the first argument decides the tolerance
+        query = golden.tensor("q")                      # float64; golden.tensor("q", torch.float32) for another
+        if golden.text("estimator") == "easy": ...      # 0-d arrays: .text .number .integer .flag
+        golden.close(loss, "loss")                      # against the stored array of that name
+        golden.close(2 * loss.mean(), golden["loss"])   # or against any array
+        golden.close(grad, "grad_q", gradient=True)     # the dtype of the first argument decides the tolerance
 
-Files come from the folder named by ONCA_GOLDEN (default: the folder this file lies in) and are read only when their test
-runs. A missing folder, or one without any file of the suffix, fails; a pattern that no file matches gives no test.
+Files come from the folder named by ONCA_GOLDEN (default: the folder this file lies in) and are read only when their
+test runs. A missing folder, or one without any file of the suffix, fails; a pattern that no file matches does not.
 Other files than npz: `@pytest.mark.golden("wordnet", "lca", suffix=".json")`, then `golden.path`.
 """
 
