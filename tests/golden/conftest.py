@@ -107,7 +107,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def golden(request: pytest.FixtureRequest) -> Golden:
-    if isinstance(request.param, str):
-        pytest.fail(request.param)
-    return Golden(request.param)
+def golden(request: pytest.FixtureRequest) -> Golden | str:
+    return request.param if isinstance(request.param, str) else Golden(request.param)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """What is missing fails the test itself: failing in the fixture would be reported as a broken set-up."""
+    missing = pyfuncitem.funcargs.get("golden")
+    if isinstance(missing, str):
+        pytest.fail(missing)
