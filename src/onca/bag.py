@@ -1,0 +1,330 @@
+"""Bags: for each query, entries to compare it with. Everything that goes over keys is a walk of a bag.
+
+Shapes, at line ends everywhere: B queries, b queries of one block, N entries, n entries of one link, P positives,
+S support views or mixed points, D dimensions, L entries of a row list, E edges of a window.
+Scores are cosines (or plain products where rows are taken as they are); temperature enters as `scale` = 1 / temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from onca import sliced
+
+Test = Callable[["Slice"], Tensor]  # is an entry meant? [b,n] bool (or what broadcasts to it)
+Score = Callable[["Slice"], Tensor]  # how difficult is an entry? [b,n], larger is harder
+
+WIDTH = 8192  # keys of half precision that are widened at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """Entries of one kind, in order. A bag is a chain of links: keys of different kinds are never concatenated.
+
+    vectors: [N,D] for all queries, or [B,N,D] for each; with `rows` [B,L], lists of rows of shared vectors (repeats
+    count, -1 is absent). factor: 1 / length of each vector ([N] or [B,N]), or None where rows are taken as they are.
+    label, index, age, view: [N] or [B,N], -1 unknown. absent: [N] bool. place: of the first entry in the whole bag.
+    """
+
+    vectors: Tensor
+    rows: Tensor | None = None
+    factor: Tensor | None = None
+    label: Tensor | None = None
+    index: Tensor | None = None
+    age: Tensor | None = None
+    view: Tensor | None = None
+    absent: Tensor | None = None
+    role: str = "memory"  # "memory", "batch", "same image" or "mixed"
+    place: int | Tensor = 0
+    tests: tuple[Test, ...] = ()
+
+    @property
+    def per_query(self) -> bool:
+        return self.vectors.dim() == 3
+
+    @property
+    def length(self) -> int:
+        return self.vectors.shape[-2] if self.rows is None else self.rows.shape[1]
+
+    @property
+    def elements(self) -> int:
+        """Numbers that one query's block needs."""
+        return self.length * (self.vectors.shape[1] if self.rows is not None else 1)
+
+    def scores(
+        self, query: Tensor, factor: Tensor | None, vectors: Tensor, lengths: Tensor | None, part: slice
+    ) -> Tensor:
+        """[b,n] for a block: query [b,D], factor [b]; vectors and lengths as this link holds them (block rows if per query)."""
+        dtype = torch.promote_types(torch.promote_types(query.dtype, vectors.dtype), torch.float32)
+        if self.rows is not None:
+            chosen = self.rows[part].clamp_min(0)
+            vectors, lengths = vectors[chosen], None if lengths is None else lengths[chosen]
+        if vectors.dim() == 3:
+            result = torch.bmm(vectors.to(dtype), query.to(dtype)[:, :, None])[:, :, 0]
+        elif vectors.dtype == dtype:
+            result = query.to(dtype) @ vectors.T
+        else:
+            result = torch.cat([query.to(dtype) @ piece.to(dtype).T for piece in torch.split(vectors, WIDTH)], 1)
+        if lengths is not None:
+            result = result * lengths
+        return result if factor is None else result * factor[:, None]
+
+
+@dataclass(eq=False)
+class Slice:
+    """A block of queries against the entries of one link: what a test is put to."""
+
+    link: Link
+    query_index: Tensor | None  # [b]
+    part: slice
+    graph: Tensor  # scores [b,n], with their graph where gradients are wanted
+    rescore: Callable[[Tensor, Tensor | None], Tensor]  # (other queries [b,D], 1 / length [b]) -> scores [b,n]
+
+    @cached_property
+    def score(self) -> Tensor:
+        return self.graph.detach()
+
+    def leaf(self, wanted: bool) -> Slice:
+        """The same slice, its scores as the start of a new graph where gradients are wanted."""
+        other = replace(self)
+        other.__dict__["score"] = self.score.detach().requires_grad_(wanted)
+        other.__dict__["_present"] = self._present
+        return other
+
+    @property
+    def place(self) -> Tensor:
+        """Places of the entries in the whole bag [n]."""
+        place = self.link.place
+        if isinstance(place, Tensor):
+            return place
+        return torch.arange(place, place + self.link.length, device=self.graph.device)
+
+    def entries(self, name: str) -> Tensor | None:
+        """label, index, age or view of the entries: [1,n] or [b,n], None where the link does not know."""
+        value: Tensor | None = getattr(self.link, name)
+        if value is None:
+            return None
+        if self.link.rows is not None and value.dim() == 1:
+            rows = self.link.rows[self.part]
+            return torch.where(rows < 0, -1, value[rows.clamp_min(0)])
+        return value[self.part] if value.dim() == 2 else value[None]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every entry is present for every query, known without looking."""
+        link = self.link
+        masks = link.index is not None and self.query_index is not None and link.role in ("memory", "batch")
+        return not (masks or link.tests or link.absent is not None or link.rows is not None)
+
+    def present(self) -> Tensor:
+        """Which entries are there [b,n]: not absent, not the query's own image, and chosen by all rules so far."""
+        return self._present
+
+    @cached_property
+    def _present(self) -> Tensor:
+        link = self.link
+        there = (
+            torch.ones_like(self.graph, dtype=torch.bool)
+            if link.absent is None
+            else ~link.absent.expand(self.graph.shape)
+        )
+        if link.rows is not None:
+            there = there & (link.rows[self.part] >= 0)
+        index = self.entries("index")
+        if index is not None and self.query_index is not None and link.role in ("memory", "batch"):
+            own = self.query_index[:, None]
+            there = there & ((index != own) | (own < 0))
+        for test in link.tests:
+            there = there & test(self)
+        return there
+
+
+@dataclass(frozen=True, eq=False)
+class Bag:
+    """Weighted entries for each query: an entry that is present counts exp(tilt * score + shift) times.
+
+    query [B,D]; factor: 1 / length of each query [B], None where rows are taken as they are; query_index [B], -1
+    unknown; shift [B]. height: queries of one block; bags whose tests meet share it.
+    """
+
+    query: Tensor
+    links: tuple[Link, ...]
+    factor: Tensor | None = None
+    query_index: Tensor | None = None
+    tilt: float = 0.0
+    shift: Tensor | None = None
+    attached: bool = True  # whether the tilt sends gradient to the scores
+    height: int = field(default=0)
+
+    def __post_init__(self) -> None:
+        if not self.height:
+            elements = sum(link.elements for link in self.links)
+            object.__setattr__(self, "height", sliced.height(len(self.query), elements, self.query.device))
+
+    def __len__(self) -> int:
+        return sum(link.length for link in self.links)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        kinds = [self.query.dtype, *(link.vectors.dtype for link in self.links)]
+        return torch.float64 if torch.float64 in kinds else torch.float32
+
+    # What gradients may be asked for, in a fixed order, and whether each belongs to single queries.
+
+    @property
+    def tensors(self) -> list[Tensor | None]:
+        return [self.query, self.factor, *(t for link in self.links for t in (link.vectors, link.factor))]
+
+    @property
+    def per_query(self) -> list[bool]:
+        return [True, True, *(own for link in self.links for own in (link.per_query, link.per_query))]
+
+    def slices(self, part: slice, tensors: Sequence[Tensor | None] | None = None) -> list[Slice]:
+        """The links against the queries of one block. `tensors`: as above, block rows where they belong to queries."""
+        if tensors is None:
+            tensors = [
+                t[part] if own and t is not None else t for t, own in zip(self.tensors, self.per_query, strict=True)
+            ]
+        query, factor = tensors[0], tensors[1]
+        assert query is not None
+        own = None if self.query_index is None else self.query_index[part]
+        return [
+            self._slice(link, part, own, query, factor, vectors, lengths)
+            for link, vectors, lengths in zip(self.links, tensors[2::2], tensors[3::2], strict=True)
+            if vectors is not None
+        ]
+
+    def _slice(
+        self,
+        link: Link,
+        part: slice,
+        own: Tensor | None,
+        query: Tensor,
+        factor: Tensor | None,
+        vectors: Tensor,
+        lengths: Tensor | None,
+    ) -> Slice:
+        def rescore(other: Tensor, other_factor: Tensor | None) -> Tensor:
+            return link.scores(
+                other, other_factor, vectors.detach(), None if lengths is None else lengths.detach(), part
+            )
+
+        return Slice(link, own, part, link.scores(query, factor, vectors, lengths, part), rescore)
+
+    def blocks(self) -> Iterator[tuple[slice, list[Slice]]]:
+        """All slices without gradients, block by block, made as they are asked for."""
+        for part in sliced.blocks(len(self.query), self.height):
+            with torch.no_grad(), torch.autocast(self.query.device.type, enabled=False):
+                pieces = self.slices(part)
+            yield part, pieces
+
+    # What a rule makes of a bag.
+
+    def only(self, test: Test) -> Bag:
+        """The entries for which `test` holds; the keys stay where they are."""
+        return replace(self, links=tuple(replace(link, tests=(*link.tests, test)) for link in self.links))
+
+    def tilted(self, tilt: float, shift: Tensor | None, attached: bool = True) -> Bag:
+        """Every entry weighs exp(tilt * score + shift) times what it did. shift [B]."""
+        both = self.shift if shift is None else shift if self.shift is None else self.shift + shift
+        return replace(self, tilt=self.tilt + tilt, shift=both, attached=attached)
+
+    def plus(self, bag: Bag) -> Bag:
+        """This bag's entries, then the other's; nothing is copied. The queries must be the same."""
+        return replace(self, links=self.links + bag.links)
+
+    def take(self, test: Test) -> Bag:
+        """The entries for which `test` holds, as row lists: a small bag of its own, which forgets the others."""
+        return replace(self, links=tuple(_listed(replace(self, links=(link,)), test) for link in self.links), height=0)
+
+    # The six walks: the only places that go over keys.
+
+    def lse(self, scale: float) -> Tensor:
+        """log of the sum of exp(scale * score) over the entries, each with its weight: [B]; -inf where there are none."""
+        total = sliced.reduce(self, sliced.log_sum_exp(scale, self.tilt, self.attached))
+        return total if self.shift is None else total + self.shift
+
+    def mean(self, score: Callable[..., Tensor] | None = None, *parameters: Tensor) -> Tensor:
+        """Mean of `score(slice, *parameters)` over the entries (weights apart): [B]; 0 where there are none.
+
+        score: the cosine when not given; differentiable in `slice.score` and in the parameters ([B], given as [b,1]).
+        """
+        return sliced.reduce(self, sliced.mean(score or cosine_score), parameters)
+
+    def count(self) -> Tensor:
+        """Number of entries [B] int64."""
+        found = [sum(piece.present().sum(1) for piece in pieces) for _, pieces in self.blocks() if pieces]
+        return torch.cat(found) if found else self.query.new_zeros(len(self.query), dtype=torch.int64)  # type: ignore[arg-type]
+
+    def kth(self, k: int | Tensor | Callable[[Tensor], Tensor], score: Score | None = None) -> tuple[Tensor, Tensor]:
+        """Score and place of the k-th entry from the hard end: k = 1 is the hardest, ties go to the smaller place.
+
+        k: a number, [B], or a function from the numbers of entries [b] to [b,E]. Clipped to the number of entries;
+        k = 0 gives (inf, -1), so that `score > t or (score == t and place <= p)` chooses exactly the k hardest.
+        Gives score and place of the shape of k: [B] or [B,E].
+        """
+        thresholds, places = [], []
+        for part, pieces in self.blocks():
+            values = torch.cat([sliced.masked(p, (score or cosine_score)(p), -torch.inf) for p in pieces], 1)
+            number = torch.as_tensor(sum(piece.present().sum(1) for piece in pieces))
+            wanted = k(number) if callable(k) else k[part] if isinstance(k, Tensor) else torch.full_like(number, k)
+            edges = wanted[:, None] if wanted.dim() == 1 else wanted
+            threshold, place = sliced.edges(values, edges, number, torch.cat([p.place for p in pieces]))
+            thresholds.append(threshold.reshape(wanted.shape))
+            places.append(place.reshape(wanted.shape))
+        return torch.cat(thresholds), torch.cat(places)
+
+    def hits(self, test: Test) -> Tensor:
+        """For how many queries `test` holds, entry by entry: [N] int64, in the order of the links."""
+        total = self.query.new_zeros(len(self), dtype=torch.int64)
+        for _, pieces in self.blocks():
+            total += torch.cat([(piece.present() & test(piece)).sum(0) for piece in pieces])
+        return total
+
+    def rows(self, test: Test, most: int) -> Tensor:
+        """Places of the first `most` entries for which `test` holds: [B,most] int64, -1 where there are fewer."""
+        result = torch.full((len(self.query), most), -1, dtype=torch.int64, device=self.query.device)
+        for part, pieces in self.blocks():
+            chosen = torch.cat([piece.present() & test(piece) for piece in pieces], 1)
+            place, order = torch.cat([piece.place for piece in pieces]).sort()
+            chosen = chosen[:, order]
+            query, column = chosen.nonzero(as_tuple=True)
+            rank = (chosen.cumsum(1) - 1)[query, column]
+            kept = rank < most
+            result[part][query[kept], rank[kept]] = place[column[kept]]
+        return result
+
+
+def cosine_score(piece: Slice) -> Tensor:
+    return piece.score
+
+
+def _listed(bag: Bag, test: Test) -> Link:
+    """One link cut down to the entries for which `test` holds."""
+    link = bag.links[0]
+    if isinstance(link.place, Tensor):
+        raise ValueError("take: entries that lie in another order than their places cannot be listed")
+    most = max(1, int(bag.only(test).count().max()))
+    columns = bag.rows(test, most) - link.place  # [B,L], negative where there are fewer
+    inside = columns.clamp_min(0)
+    if link.rows is not None:
+        return replace(link, rows=torch.where(columns < 0, -1, link.rows.gather(1, inside)), tests=(), place=0)
+    if not link.per_query:
+        return replace(link, rows=torch.where(columns < 0, -1, columns), tests=(), place=0, absent=None)
+    known = {
+        name: value.gather(1, inside) if value is not None and value.dim() == 2 else value
+        for name, value in ((name, getattr(link, name)) for name in ("factor", "label", "index", "age", "view"))
+    }
+    vectors = link.vectors.gather(1, inside[:, :, None].expand(-1, -1, link.vectors.shape[2]))
+    index = known["index"]
+    there = torch.where(columns < 0, -1, 0) if index is None else index
+    return replace(link, vectors=vectors, tests=(_listed_test(columns),), place=0, **(known | {"index": there}))
+
+
+def _listed_test(columns: Tensor) -> Test:
+    return lambda piece: columns[piece.part] >= 0

@@ -1,0 +1,99 @@
+"""MoCo v1 and v2: queries against a queue of keys from a momentum encoder (1911.05722, 2003.04297).
+
+v1 and v2 differ in head, temperature, views and schedule only, which are not the host's. Order of one step: the key
+weights move towards the query weights as they are before the optimiser's step; keys are encoded in shuffled order;
+the loss sees the queue as it was; after the step the keys go in.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from onca.bag import Bag, Link
+from onca.hosts.host import Batch, Host, check_views, drawn_from
+from onca.memory import Queue
+from onca.pool import Pool, temperature_at, unit
+from onca.schedule import Number
+
+
+class MoCo(Host):
+    """encoder: maps a view to [B,D]; the key encoder is a deep copy, moved by `momentum` (parameters only: statistics
+    of batch norm are each encoder's own). symmetric: each view is query once and key once; the two losses are summed and
+    the keys of both views go in, as in the official CIFAR recipe.
+
+    Keys are encoded in an order drawn from (seed, step), which matters with split batch norm (one device standing for
+    several: without it a query would share statistics with its key).
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        queue: Queue,
+        momentum: float = 0.999,
+        temperature: Number = 0.2,
+        symmetric: bool = False,
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(encoder, temperature, seed)
+        if not isinstance(queue, Queue):
+            raise ValueError(f"MoCo needs a memory: give queue=onca.Queue(size, dim); got {queue!r}")
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum of the key encoder lies in 0 to 1; got {momentum}")
+        self.key_encoder = copy.deepcopy(encoder)
+        self.key_encoder.requires_grad_(False)
+        self.memory = queue
+        self.momentum = momentum
+        self.symmetric = symmetric
+        self._keys: list[tuple[Tensor, Batch, int]] = []
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        own: list[Tensor] = list(self.encoder.parameters())
+        key: list[Tensor] = list(self.key_encoder.parameters())
+        torch._foreach_mul_(key, self.momentum)
+        torch._foreach_add_(key, own, alpha=1 - self.momentum)
+
+    def pools(self, batch: Batch) -> list[Pool]:
+        check_views(batch, self, 2)
+        directions = [(0, 1), (1, 0)] if self.symmetric else [(0, 1)]
+        keys = {view: self._encode_keys(batch, view) for _, view in directions}
+        self._keys = [(keys[view], batch, view) for view in sorted(keys)]
+        return [self._pool(batch, query, keys[key], place) for place, (query, key) in enumerate(directions)]
+
+    def _pool(self, batch: Batch, view: int, keys: Tensor, place: int) -> Pool:
+        query = _unit(self.encoder(batch.views[view]))
+        return Pool(
+            positives=Bag(query, (Link(keys[:, None], role="same image"),), query_index=batch.index),
+            negatives=self.memory.negatives(query, batch.index),
+            reserve=self.memory.older(query, batch.index),
+            temperature=temperature_at(self.temperature, batch.epoch),
+            name=f"view {view} -> {1 - view}",
+            label=batch.label,
+            index=batch.index,
+            epoch=batch.epoch,
+            step=batch.step,
+            seed=drawn_from(self.seed, batch.step, place),
+        )
+
+    @torch.no_grad()
+    def _encode_keys(self, batch: Batch, view: int) -> Tensor:
+        images = batch.views[view]
+        if not self.training:
+            return _unit(self.key_encoder(images))
+        draw = torch.Generator().manual_seed(drawn_from(self.seed, batch.step, view))
+        order = torch.randperm(len(images), generator=draw).to(images.device)
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        return _unit(self.key_encoder(images[order]))[back]
+
+    def after_step(self) -> None:
+        for keys, batch, view in self._keys:
+            self.memory.enqueue(keys, batch.index, batch.label, view)
+        self._keys = []
+
+
+def _unit(features: Tensor) -> Tensor:
+    return unit(features.to(torch.promote_types(features.dtype, torch.float32)))

@@ -1,0 +1,96 @@
+"""Memories: older keys, each knowing which image it was, that make bags. All state is in buffers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from onca.bag import Bag, Link
+from onca.pool import unit
+
+
+class Queue(nn.Module):
+    """The newest `size` keys (MoCo, 1911.05722), and behind them `reserve` older ones that only refill lets in.
+
+    Buffers, one row a slot: keys [K,D] unit rows, index, label, age (steps since it came in, -1 where nothing is yet),
+    view; and `position`, the slot that is written next. Any batch size fits. Rows start absent; start="random" gives
+    the official start instead: unit Gaussian rows that belong to no image.
+    """
+
+    keys: Tensor
+    index: Tensor
+    label: Tensor
+    age: Tensor
+    view: Tensor
+    position: Tensor
+
+    def __init__(
+        self, size: int, dim: int, reserve: int = 0, *, start: str = "absent", dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        if size < 1 or dim < 1 or reserve < 0:
+            raise ValueError(f"Queue(size={size}, dim={dim}, reserve={reserve}): size and dim from 1, reserve from 0")
+        if start not in ("absent", "random"):
+            raise ValueError(f'Queue: start must be "absent" or "random"; got {start!r}')
+        self.size, self.dim, self.reserve = size, dim, reserve
+        slots = size + reserve
+        keys = unit(torch.randn(slots, dim, dtype=dtype)) if start == "random" else torch.zeros(slots, dim, dtype=dtype)
+        self.register_buffer("keys", keys)
+        for name in ("index", "label", "view"):
+            self.register_buffer(name, torch.full((slots,), -1))
+        self.register_buffer("age", torch.full((slots,), 0 if start == "random" else -1))
+        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor, index: Tensor | None = None, label: Tensor | None = None, view: int = -1) -> None:
+        """Writes keys [B,D] over the oldest rows; of more than there are slots the last ones stay."""
+        if keys.dim() != 2 or keys.shape[1] != self.dim:
+            raise ValueError(f"Queue of dim {self.dim} takes keys [B,{self.dim}]; got {list(keys.shape)}")
+        slots = len(self.keys)
+        number = min(len(keys), slots)
+        start = int(self.position) + len(keys) - number
+        place = torch.arange(start, start + number, device=self.keys.device) % slots
+        self.age += self.age >= 0
+        self.keys[place] = keys[-number:].detach().to(self.keys.dtype) if number else keys[:0].to(self.keys.dtype)
+        unknown = torch.full((number,), -1, device=self.keys.device)
+        self.index[place] = unknown if index is None else index[-number:] if number else index[:0]
+        self.label[place] = unknown if label is None else label[-number:] if number else label[:0]
+        self.view[place] = view
+        self.age[place] = 0
+        self.position.copy_((self.position + len(keys)) % slots)
+
+    def negatives(self, query: Tensor, index: Tensor | None = None) -> Bag:
+        """The shown entries as a bag for unit queries [B,D], in the order of the slots; no copy is made."""
+        slots, first = len(self.keys), int(self.position) - self.size
+        spans = [(0, slots)] if not self.reserve else [(max(0, first), int(self.position))]
+        if self.reserve and first < 0:
+            spans.append((slots + first, slots))
+        places = [0, *(stop - start for start, stop in spans)]
+        return Bag(query, tuple(self._link(*span, places[i]) for i, span in enumerate(spans)), query_index=index)
+
+    def older(self, query: Tensor, index: Tensor | None = None) -> Bag | None:
+        """The reserve, newest first in its places, or None when there is none."""
+        if not self.reserve:
+            return None
+        slots, newest = len(self.keys), (int(self.position) - self.size) % len(self.keys)  # one behind the newest
+        spans = [(max(0, newest - self.reserve), newest)]
+        if newest < self.reserve:
+            spans.append((slots + newest - self.reserve, slots))
+        links, place = [], self.size
+        for start, stop in spans:
+            order = torch.arange(place + stop - start - 1, place - 1, -1, device=self.keys.device)
+            links.append(self._link(start, stop, order))
+            place += stop - start
+        return Bag(query, tuple(links), query_index=index)
+
+    def _link(self, start: int, stop: int, place: int | Tensor) -> Link:
+        age = self.age[start:stop]
+        return Link(
+            self.keys[start:stop],
+            label=self.label[start:stop],
+            index=self.index[start:stop],
+            age=age,
+            view=self.view[start:stop],
+            absent=None if bool((age >= 0).all()) else age < 0,
+            place=place,
+        )

@@ -1,0 +1,173 @@
+"""Objectives: which formula turns what is left into one number per query. Pool -> [B]."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from onca.bag import Slice, Test
+from onca.part import Part, bare
+from onca.pool import Pool
+from onca.schedule import Number, check_number, number_at
+
+
+class Method(Part):
+    """Pool -> loss of each query [B]. An objective is the shortest method; chain and total make longer ones."""
+
+    kind = "method"
+
+    def __call__(self, pool: Pool) -> Tensor:
+        raise NotImplementedError  # abstract
+
+
+class Objective(Method):
+    """A formula over the positives and negatives of a pool."""
+
+    kind = "objective"
+
+
+def negative_mass(pool: Pool) -> Tensor:
+    """log sum of exp(score / temperature) over all negatives, added ones too: [B]. Counts queries that have none."""
+    total = pool.negatives.lse(pool.scale)
+    for bag in pool.added:
+        total = torch.logaddexp(total, bag.lse(pool.scale))
+    pool.note("empty", int(torch.isneginf(total.detach()).sum()))
+    return total
+
+
+def need_positives(owner: Part, pool: Pool) -> None:
+    """Raises ValueError where a query has no positive."""
+    own = pool.positives.links[0]
+    if own.length and own.per_query and not own.tests:
+        return
+    number = pool.positives.count()
+    if int(number.min()) == 0:
+        query = int((number == 0).nonzero()[0])
+        raise ValueError(
+            f"{owner} needs a positive for each query; query {query} has none: give positive= or use supcon"
+        )
+
+
+class _InfoNCE(Objective):
+    """Mean over p of -log(e^sp / (e^sp + negatives)), s = score / temperature (1807.03748; 1911.05722, eq. 1).
+
+    Other positives than p are absent. A query without negatives has loss 0.
+    """
+
+    def __call__(self, pool: Pool) -> Tensor:
+        need_positives(self, pool)
+
+        def against(piece: Slice, mass: Tensor) -> Tensor:
+            return torch.logaddexp(mass - piece.score * pool.scale, mass.new_zeros(()))
+
+        return pool.positives.mean(against, negative_mass(pool))
+
+
+class _SupCon(Objective):
+    """Mean over p of -log(e^sp / (all positives + negatives)), the mean outside the log (2004.11362, eq. 2, L_out).
+
+    A query without positives has loss 0 and counts in the mean.
+    """
+
+    def __call__(self, pool: Pool) -> Tensor:
+        positives = positive_mass(pool)
+        total = torch.logaddexp(positives, negative_mass(pool))
+        none = torch.isneginf(positives.detach())
+        return torch.where(none, 0, torch.where(none, 0, total) - pool.positives.mean() * pool.scale)
+
+
+class _Mass(Objective):
+    """-log of the positives' share of the mass: -log(sum of positives / (positives + negatives))."""
+
+    def __call__(self, pool: Pool) -> Tensor:
+        need_positives(self, pool)
+        return torch.logaddexp(negative_mass(pool) - positive_mass(pool), pool.positives.query.new_zeros(()))
+
+
+def positive_mass(pool: Pool) -> Tensor:
+    """log sum of exp(score / temperature) over the positives, each counting once: [B]."""
+    return replace(pool.positives, tilt=0.0, shift=None, attached=True).lse(pool.scale)
+
+
+infonce = bare(_InfoNCE(), "infonce")
+supcon = bare(_SupCon(), "supcon")
+mass = bare(_Mass(), "mass")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class debiased(Objective, name="debiased"):
+    """The debiased estimator (2007.00224, eq. 8): -log(e^s+ / (e^s+ + N g)),
+    g = max((mean of negatives - tau_plus * mean of positives) / (1 - tau_plus), e^(-1/t)), N present negatives.
+
+    The first positive stands in the numerator, all of them in the correction; after `harden` both means are tilted
+    (2010.04592). In log space, finite in float32 at any temperature. Note `floor`: share of queries on the floor.
+    """
+
+    tau_plus: Number = 0.1
+
+    def __post_init__(self) -> None:
+        check_number(self, self.tau_plus, "tau_plus")
+        if isinstance(self.tau_plus, int | float):
+            self._prior(None)
+
+    def _prior(self, epoch: float | None) -> float:
+        value = number_at(self.tau_plus, epoch, self)
+        if not 0 <= value < 1:
+            raise ValueError(f"{self}: tau_plus is a share of the classes, 0 or more and less than 1; got {value}")
+        return float(value)
+
+    def __call__(self, pool: Pool) -> Tensor:
+        need_positives(self, pool)
+        prior = self._prior(pool.epoch)
+        total = negative_mass(pool)
+        number = sum((bag.count() for bag in pool.added), pool.negatives.count()).to(total.dtype)
+        there = number > 0
+        count = number.clamp_min(1).log()
+        total = torch.where(there, total, count)  # a stand-in where nothing is: no gradient, no nan
+        correction = pool.positives.lse(pool.scale) - pool.positives.count().to(total.dtype).log() + count
+        if prior > 0:
+            correction = correction + math.log(prior)
+            positive = total > correction
+            gap = torch.where(positive, correction - total, -1)
+            left = total + torch.log1p(-gap.exp()) - math.log1p(-prior)
+        else:
+            positive, left = torch.ones_like(there), total
+        floor = count - pool.scale
+        stands = positive & (left.detach() >= floor)
+        estimate = torch.where(stands, left, floor)
+        pool.note("floor", (~stands & there).double().mean().item())
+        first = pool.positives.only(_at(pool.positives.links[0].place))
+        loss = first.mean(lambda piece, g: torch.logaddexp(g - piece.score * pool.scale, g.new_zeros(())), estimate)
+        return torch.where(there, loss, 0)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class triplet(Objective, name="triplet"):
+    """Mean over the negatives, zeros included, of max(0, s- - s+ + margin), in cosine (1503.03832; d^2 = 2 - 2 cos).
+
+    With several positives, the mean over the explicit ones. A query without negatives has loss 0.
+    """
+
+    margin: Number
+
+    def __post_init__(self) -> None:
+        check_number(self, self.margin, "margin")
+
+    def __call__(self, pool: Pool) -> Tensor:
+        need_positives(self, pool)
+        margin = number_at(self.margin, pool.epoch, self)
+        own = pool.positives.links[0]
+        pool.note("empty", int((pool.negatives.count() == 0).sum()))
+        assert isinstance(own.place, int)
+        losses = []
+        for place in range(own.place, own.place + own.length):
+            positive = pool.positives.only(_at(place)).mean()
+            losses.append(pool.negatives.mean(lambda piece, s: torch.relu(piece.score - s + margin), positive))
+        return torch.stack(losses).mean(0)
+
+
+def _at(place: int | Tensor) -> Test:
+    return lambda piece: piece.place[None] == place

@@ -1,0 +1,148 @@
+"""Rules: what happens to the chosen entries. A rule maps a pool to a pool; the next one sees what this one left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from onca.bag import Bag, Slice, Test
+from onca.part import Part, require
+from onca.pool import Pool
+from onca.schedule import Number, check_number, number_at
+from onca.select import Selector
+
+
+class Rule(Part):
+    """Pool -> Pool."""
+
+    kind = "rule"
+
+    def __call__(self, pool: Pool) -> Pool:
+        raise NotImplementedError  # abstract
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class keep(Rule, name="keep"):
+    """Only the chosen negatives stay."""
+
+    chosen: Selector
+
+    def __post_init__(self) -> None:
+        require(self, self.chosen, "selector", "chosen")
+
+    def __call__(self, pool: Pool) -> Pool:
+        return replace(pool, negatives=pool.negatives.only(self.chosen(pool, pool.negatives)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class drop(Rule, name="drop"):
+    """The chosen negatives are left out.
+
+    refill: as many older entries, newest first, come in from the reserve as went out, passing over those that are
+    chosen too, so that the number of negatives stays (2010.06682, footnote 2). The share of queries for which the
+    reserve does not suffice is the note `short`.
+    """
+
+    chosen: Selector
+    refill: bool = False
+
+    def __post_init__(self) -> None:
+        require(self, self.chosen, "selector", "chosen")
+        if not isinstance(self.refill, bool):
+            raise ValueError(f"{self}: refill must be True or False; got {self.refill!r}")
+
+    def __call__(self, pool: Pool) -> Pool:
+        test = self.chosen(pool, pool.negatives)
+        left = pool.negatives.only(_not(test))
+        if not self.refill:
+            return replace(pool, negatives=left)
+        if pool.reserve is None:
+            raise ValueError(
+                f"{self} needs older entries: give reserve= (rows that only refill lets in), or refill=False"
+            )
+        missing = pool.negatives.count() - left.count()
+        open_ = pool.reserve.only(_not(test))
+        newest, _ = open_.kth(missing, _newness)  # minus the place of the last one to come in
+        comes = _up_to(-newest)
+        pool.note("short", (open_.count() < missing).double().mean().item())
+        taken = open_.only(comes)
+        return replace(pool, negatives=left.plus(taken), reserve=pool.reserve.only(_not(_and(_not(test), comes))))
+
+
+def _newness(piece: Slice) -> Tensor:
+    return -piece.place.double().expand(piece.graph.shape)
+
+
+def _up_to(place: Tensor) -> Test:
+    return lambda piece: piece.place <= place[piece.part, None]
+
+
+def _not(test: Test) -> Test:
+    return lambda piece: ~test(piece)
+
+
+def _and(one: Test, other: Test) -> Test:
+    return lambda piece: one(piece) & other(piece)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class attract(Rule, name="attract"):
+    """The chosen negatives become positives."""
+
+    chosen: Selector
+
+    def __post_init__(self) -> None:
+        require(self, self.chosen, "selector", "chosen")
+
+    def __call__(self, pool: Pool) -> Pool:
+        test = self.chosen(pool, pool.negatives)
+        positives = pool.positives.plus(pool.negatives.only(test))
+        return replace(pool, positives=positives, negatives=pool.negatives.only(_not(test)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class harden(Rule, name="harden"):
+    """Importance weights of HCL (2010.04592): w_j = exp(beta s_j) / mean exp(beta s), s = cosine / temperature.
+
+    The weights of the negatives have mean one, so that their number stays. The positives are tilted in the same way for
+    the correction of `debiased`; no numerator is. attached=True lets gradient through the weights, as the official
+    code does; attached=False treats them as constants.
+    """
+
+    beta: Number
+    attached: bool = True
+
+    def __post_init__(self) -> None:
+        check_number(self, self.beta, "beta")
+        if not isinstance(self.attached, bool):
+            raise ValueError(f"{self}: attached must be True or False; got {self.attached!r}")
+
+    def __call__(self, pool: Pool) -> Pool:
+        tilt = number_at(self.beta, pool.epoch, self) * pool.scale
+        positives, negatives = (self._tilted(bag, tilt) for bag in (pool.positives, pool.negatives))
+        return replace(pool, positives=positives, negatives=negatives)
+
+    def _tilted(self, bag: Bag, tilt: float) -> Bag:
+        if tilt == 0:
+            return bag
+        number = bag.count()
+        mass = torch.where(number > 0, replace(bag, tilt=0.0, shift=None, attached=True).lse(tilt), 0)
+        shift = number.clamp_min(1).to(mass.dtype).log() - mass
+        return bag.tilted(tilt, shift if self.attached else shift.detach(), self.attached)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class add(Rule, name="add"):
+    """More negatives, made from the pool: `make(pool) -> Bag`. Rules that follow do not see them."""
+
+    make: Callable[[Pool], Bag]
+
+    def __post_init__(self) -> None:
+        if not callable(self.make):
+            raise ValueError(f"{self}: make must be a function of a pool that gives a bag; got {self.make!r}")
+
+    def __call__(self, pool: Pool) -> Pool:
+        return replace(pool, added=(*pool.added, self.make(pool)))

@@ -1,0 +1,498 @@
+"""Selectors: which entries. Difficulties: what entries are ranked with.
+
+A selector is prepared on a whole bag, where a percentage becomes a threshold for each query, and is then a test that
+can be put to any slice. Percent is 0-100 and 100 is the hardest (2010.06682). Of N present entries, rank r (0 the
+hardest) lies in `window(low, high)` when n(100 - high) <= r < n(100 - low), n(p) = floor(N p / 100 + 1/2) in exact
+decimals of the numbers as written. Ties go to the entry that stands first in the bag.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from onca.bag import Bag, Slice, Test
+from onca.part import Part, bare, require
+from onca.pool import Pool
+from onca.schedule import Number, Schedule, check_number, number_at
+
+
+class Difficulty(Part):
+    """What entries are ranked with; larger is harder."""
+
+    kind = "difficulty"
+
+    def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
+        """A score [b,n] for any slice of a bag of this pool."""
+        raise NotImplementedError  # abstract
+
+
+class Selector(Part):
+    """(Pool, Bag) -> test. Joined with & | ~, each side prepared on the same bag."""
+
+    kind = "selector"
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        """The test [b,n] for any slice. Raises ValueError when the pool lacks what the selector needs."""
+        raise NotImplementedError  # abstract
+
+    def __and__(self, other: Selector) -> Selector:
+        return _Both(self, other)
+
+    def __or__(self, other: Selector) -> Selector:
+        return _Either(self, other)
+
+    def __invert__(self) -> Selector:
+        return _Not(self)
+
+
+def need(owner: Part, value: Tensor | None, what: str, remedy: str) -> Tensor:
+    if value is None:
+        raise ValueError(f"{owner} needs {what}: give {remedy}")
+    return value
+
+
+# Joined selectors. Python's precedence: ~ before & before |; parentheses are written where it needs them.
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Not(Selector):
+    chosen: Selector
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", f"~{_inside(self.chosen)}")
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        test = self.chosen(pool, bag)
+        return lambda piece: ~test(piece)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Both(Selector):
+    left: Selector
+    right: Selector
+
+    def __post_init__(self) -> None:
+        _join(self, "&", isinstance(self.left, _Either), isinstance(self.right, _Both | _Either))
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        left, right = self.left(pool, bag), self.right(pool, bag)
+        return lambda piece: left(piece) & right(piece)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Either(Selector):
+    left: Selector
+    right: Selector
+
+    def __post_init__(self) -> None:
+        _join(self, "|", False, isinstance(self.right, _Either))
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        left, right = self.left(pool, bag), self.right(pool, bag)
+        return lambda piece: left(piece) | right(piece)
+
+
+def _join(owner: _Both | _Either, sign: str, wrap_left: bool, wrap_right: bool) -> None:
+    for side in (owner.left, owner.right):
+        if not isinstance(side, Selector):
+            raise ValueError(f"{sign} joins selectors; got {side!r}")
+    left = f"({owner.left})" if wrap_left else str(owner.left)
+    right = f"({owner.right})" if wrap_right else str(owner.right)
+    object.__setattr__(owner, "_text", f"{left} {sign} {right}")
+
+
+def _inside(chosen: Selector) -> str:
+    return f"({chosen})" if isinstance(chosen, _Both | _Either) else str(chosen)
+
+
+# Difficulties.
+
+
+class _Cosine(Difficulty):
+    """The contrastive space itself: the cosine of query and entry (2010.06682, section 2)."""
+
+    def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
+        return lambda piece: piece.score
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Support(Difficulty):
+    """The largest or the mean cosine of an entry with the support views of the query's image (FNC, 2011.11765)."""
+
+    largest: bool
+
+    def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
+        support = need(self, pool.support, "pool.support [B,S,D]", "support=")
+
+        def score(piece: Slice) -> Tensor:
+            total = None
+            for view in support.detach().unbind(1):
+                one = piece.rescore(view[piece.part], None)
+                total = one if total is None else torch.maximum(total, one) if self.largest else total + one
+            if total is None:
+                raise ValueError(f"{self} needs at least one support view; support is {list(support.shape)}")
+            return total if self.largest else total / support.shape[1]
+
+        return score
+
+
+class _LabelDistance(Difficulty):
+    """Depth of the lowest common ancestor of the two labels; unknown labels are the easiest."""
+
+    def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
+        own = need(self, pool.label, "labels", "label= and negative_label=")
+        depth = need(self, pool.depth, "pool.depth [C,C], the depth of the lowest common ancestor", "a set with levels")
+
+        def score(piece: Slice) -> Tensor:
+            label = need(self, piece.entries("label"), "labels of the entries", "negative_label=").expand(
+                piece.score.shape
+            )
+            mine = own[piece.part, None].expand_as(label)
+            known = (label >= 0) & (mine >= 0)
+            found = depth[mine.clamp_min(0), label.clamp_min(0)].to(piece.score.dtype)
+            return torch.where(known, found, -torch.inf)
+
+        return score
+
+
+class _Random(Difficulty):
+    """Noise that depends on the seed, the query and the place in the whole bag, never on a slice."""
+
+    def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
+        return lambda piece: uniform(pool.seed, piece)
+
+
+def uniform(seed: int, piece: Slice) -> Tensor:
+    """Uniform in (0, 1) for each query and entry [b,n], drawn by hashing (seed, query, place); float64."""
+    query = torch.arange(piece.part.start, piece.part.stop, device=piece.graph.device)[:, None]
+    state = _mix(_mix(_mix(torch.tensor(seed, device=query.device)) + query) + piece.place[None])
+    return ((state >> 11) & ((1 << 53) - 1)).double().add_(0.5).mul_(2.0**-53)
+
+
+def _mix(state: Tensor) -> Tensor:
+    """A step of a 64-bit mixer (xor-shift and multiply) in wrapping int64; the mask makes the shift a logical one."""
+    state = state + -7046029254386353131
+    state = (state ^ ((state >> 30) & ((1 << 34) - 1))) * -4658895280553007687
+    state = (state ^ ((state >> 27) & ((1 << 37) - 1))) * -7723592293110705685
+    return state ^ ((state >> 31) & ((1 << 33) - 1))
+
+
+cosine = bare(_Cosine(), "cosine")
+support_max = bare(_Support(True), "support_max")
+support_mean = bare(_Support(False), "support_mean")
+label_distance = bare(_LabelDistance(), "label_distance")
+random = bare(_Random(), "random")
+
+
+# Selectors by rank.
+
+
+class _Percentile(Selector):
+    """Entries between two percentages of difficulty."""
+
+    by: Difficulty
+
+    def span(self, epoch: float | None) -> tuple[Fraction, Fraction]:
+        """Exact (low, high)."""
+        raise NotImplementedError  # abstract
+
+    def check(self, *names: str) -> None:
+        for name in names:
+            check_number(self, getattr(self, name), name)
+        require(self, self.by, "difficulty", "by")
+        if not any(isinstance(getattr(self, name), Schedule) for name in names):
+            self.span(None)
+
+    def exact(self, name: str, epoch: float | None) -> Fraction:
+        """A percentage as written, exactly: 0.1 is one tenth."""
+        value = number_at(getattr(self, name), epoch, self)
+        if not 0 <= value <= 100:
+            raise ValueError(f"{self}: {name} is in percent, 0 to 100; got {value}")
+        return Fraction(str(value))
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        low, high = self.span(pool.epoch)
+        score = self.by(pool)
+        threshold, place = bag.kth(
+            lambda number: torch.stack([ranks(number, 100 - low), ranks(number, 100 - high)], 1), score
+        )
+        inner = high < 100
+
+        def test(piece: Slice) -> Tensor:
+            value, its = score(piece), piece.place
+            chosen = _among(value, its, threshold[piece.part, :1], place[piece.part, :1])
+            return chosen & ~_among(value, its, threshold[piece.part, 1:], place[piece.part, 1:]) if inner else chosen
+
+        return test
+
+
+def ranks(number: Tensor, percent: Fraction) -> Tensor:
+    """n(p) = floor(N p / 100 + 1/2) for numbers of entries [b], exactly."""
+    upper, lower = percent.numerator, percent.denominator * 100
+    known = {n: (2 * n * upper + lower) // (2 * lower) for n in set(number.tolist())}
+    return torch.tensor([known[n] for n in number.tolist()], dtype=torch.int64, device=number.device)
+
+
+def _among(score: Tensor, its: Tensor, threshold: Tensor, place: Tensor) -> Tensor:
+    """Whether entries are among the k hardest, given score and place of the k-th."""
+    return (score > threshold) | ((score == threshold) & (its <= place))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class window(_Percentile, name="window"):
+    """Entries between two percentages of difficulty: `window(90, 95)` is the second hardest twentieth (2010.06682)."""
+
+    low: Number
+    high: Number
+    by: Difficulty = cosine
+
+    def __post_init__(self) -> None:
+        self.check("low", "high")
+
+    def span(self, epoch: float | None) -> tuple[Fraction, Fraction]:
+        low, high = self.exact("low", epoch), self.exact("high", epoch)
+        if low > high:
+            raise ValueError(f"{self}: low must not be above high (100 is the hardest); did you mean the other order?")
+        return low, high
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class hardest(_Percentile, name="hardest"):
+    """The hardest `percent`: `hardest(5)` is `window(95, 100)`."""
+
+    percent: Number
+    by: Difficulty = cosine
+
+    def __post_init__(self) -> None:
+        self.check("percent")
+
+    def span(self, epoch: float | None) -> tuple[Fraction, Fraction]:
+        return 100 - self.exact("percent", epoch), Fraction(100)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class easiest(_Percentile, name="easiest"):
+    """The easiest `percent`: `easiest(95)` is `window(0, 95)`."""
+
+    percent: Number
+    by: Difficulty = cosine
+
+    def __post_init__(self) -> None:
+        self.check("percent")
+
+    def span(self, epoch: float | None) -> tuple[Fraction, Fraction]:
+        return Fraction(0), self.exact("percent", epoch)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class nearest(Selector, name="nearest"):
+    """The k entries that score highest, all of them where there are fewer."""
+
+    k: Number
+    by: Difficulty = cosine
+
+    def __post_init__(self) -> None:
+        _check_count(self, "k")
+        require(self, self.by, "difficulty", "by")
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        return _top(bag, _count_at(self, self.k, pool), self.by(pool))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class farthest(Selector, name="farthest"):
+    """The k entries that score lowest: those that are left when the others are taken from the hard end."""
+
+    k: Number
+    by: Difficulty = cosine
+
+    def __post_init__(self) -> None:
+        _check_count(self, "k")
+        require(self, self.by, "difficulty", "by")
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        k = _count_at(self, self.k, pool)
+        score = self.by(pool)
+        threshold, place = bag.kth(lambda number: (number - k).clamp_min(0), score)
+        return lambda piece: ~_among(score(piece), piece.place, threshold[piece.part, None], place[piece.part, None])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class sample(Selector, name="sample"):
+    """n entries drawn for each query without replacement, every step anew.
+
+    weight: "uniform", or "distance": inverse to the density of distances on the sphere, distances below 0.5 cut off
+    there (1706.07567, eq. 4, log-weights; drawn by adding Gumbel noise and taking the n largest).
+    """
+
+    n: Number
+    weight: str = "uniform"
+
+    def __post_init__(self) -> None:
+        _check_count(self, "n")
+        if self.weight not in ("uniform", "distance"):
+            raise ValueError(f'{self}: weight must be "uniform" or "distance"; got {self.weight!r}')
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        dim = bag.query.shape[1]
+
+        def score(piece: Slice) -> Tensor:
+            gumbel = -(-uniform(pool.seed, piece).log()).log()
+            return gumbel if self.weight == "uniform" else gumbel + distance_weight(piece.score.double(), dim)
+
+        return _top(bag, _count_at(self, self.n, pool), score)
+
+
+def distance_weight(cosines: Tensor, dim: int, cutoff: float = 0.5) -> Tensor:
+    """log of 1 / density of the distance between points on the unit sphere (1706.07567, eq. 3 and 4)."""
+    square = (2 - 2 * cosines).clamp(cutoff**2, 4 - 1e-6)
+    return -((dim - 2) / 2 * square.log() + (dim - 3) / 2 * (1 - square / 4).log())
+
+
+def _top(bag: Bag, k: int, score: Callable[[Slice], Tensor]) -> Test:
+    threshold, place = bag.kth(k, score)
+    return lambda piece: _among(score(piece), piece.place, threshold[piece.part, None], place[piece.part, None])
+
+
+def _check_count(owner: Part, name: str) -> None:
+    value = getattr(owner, name)
+    check_number(owner, value, name)
+    if not isinstance(value, Schedule) and (value < 0 or value != int(value)):
+        raise ValueError(f"{owner}: {name} must be a whole number from 0; got {value}")
+
+
+def _count_at(owner: Part, value: Number, pool: Pool) -> int:
+    return max(0, math.floor(number_at(value, pool.epoch, owner) + 0.5))
+
+
+# Selectors by value.
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class above(Selector, name="above"):
+    """Entries whose difficulty is more than `threshold`."""
+
+    threshold: Number
+    by: Difficulty = cosine
+
+    def __post_init__(self) -> None:
+        check_number(self, self.threshold, "threshold")
+        require(self, self.by, "difficulty", "by")
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        threshold, score = number_at(self.threshold, pool.epoch, self), self.by(pool)
+        return lambda piece: score(piece) > threshold
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class semihard(Selector, name="semihard"):
+    """Entries below the (first) positive by less than `margin`: s+ - margin < s- < s+, in cosine (FaceNet, 1503.03832)."""
+
+    margin: Number
+
+    def __post_init__(self) -> None:
+        check_number(self, self.margin, "margin")
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        margin = number_at(self.margin, pool.epoch, self)
+        if not pool.positives.links or not pool.positives.links[0].length:
+            raise ValueError(f"{self} needs a positive for each query: give positive [B,D]")
+        first = pool.positives.only(lambda piece: piece.place[None] == 0)
+        positive = first.mean().detach()
+        return lambda piece: (
+            (piece.score < positive[piece.part, None]) & (piece.score > positive[piece.part, None] - margin)
+        )
+
+
+# Selectors by identity.
+
+
+class _SameClass(Selector):
+    """Entries with the query's label, where both are known. Labels used so are an oracle."""
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        own = need(self, pool.label, "labels", "label= and negative_label=")
+
+        def test(piece: Slice) -> Tensor:
+            label = need(self, piece.entries("label"), "labels of the negatives", "negative_label=")
+            return (label == own[piece.part, None]) & (label >= 0)
+
+        for link in bag.links:
+            need(self, link.label, "labels of the negatives", "negative_label=")
+        return test
+
+
+class _SameImage(Selector):
+    """Entries that are views of the query's own image (those that a host put in; memories mask theirs)."""
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        own = need(self, pool.index, "indices", "index= and negative_index=")
+
+        def test(piece: Slice) -> Tensor:
+            index = need(self, piece.entries("index"), "indices of the negatives", "negative_index=")
+            return (index == own[piece.part, None]) & (index >= 0)
+
+        return test
+
+
+class _NearDuplicate(Selector):
+    """Entries of another image in the query's group of near-duplicates."""
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        own = need(self, pool.index, "indices", "index= and negative_index=")
+        group = need(self, pool.duplicates, "pool.duplicates [I], the group of each image", "groups of near-duplicates")
+
+        def test(piece: Slice) -> Tensor:
+            index = need(self, piece.entries("index"), "indices of the negatives", "negative_index=")
+            mine = own[piece.part, None]
+            same = group[index.clamp_min(0)] == group[mine.clamp_min(0)]
+            return same & (index != mine) & (index >= 0) & (mine >= 0)
+
+        return test
+
+
+class _Given(Selector):
+    """Entries that the caller chose: pool.given [B,N]."""
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        given = need(self, pool.given, "pool.given [B,N]", "given=")
+        return lambda piece: given[piece.part][:, piece.place]
+
+
+same_class = bare(_SameClass(), "same_class")
+same_image = bare(_SameImage(), "same_image")
+near_duplicate = bare(_NearDuplicate(), "near_duplicate")
+given = bare(_Given(), "given")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class reached(Selector, name="reached"):
+    """Entries of images that are at most `steps` steps away in the neighbour graph (InvP, 2010.11694), without the own."""
+
+    steps: Number
+
+    def __post_init__(self) -> None:
+        _check_count(self, "steps")
+
+    def __call__(self, pool: Pool, bag: Bag) -> Test:
+        own = need(self, pool.index, "indices", "index= and negative_index=")
+        graph = need(self, pool.neighbours, "pool.neighbours [I,k]", "a host with a neighbour graph")
+        found = level = own.clamp_min(0)[:, None]
+        for _ in range(_count_at(self, self.steps, pool)):
+            level = graph[level].flatten(1)  # [B, k^step]
+            found = torch.cat([found, level], 1)
+
+        def test(piece: Slice) -> Tensor:
+            index = need(self, piece.entries("index"), "indices of the negatives", "negative_index=")
+            index = index.expand(piece.score.shape)
+            mine = own[piece.part, None]
+            inside = torch.stack([torch.isin(row, near) for row, near in zip(index, found[piece.part], strict=True)])
+            return inside & (index != mine) & (index >= 0) & (mine >= 0)
+
+        return test

@@ -1,0 +1,224 @@
+"""Walking a bag block by block: no B x N matrix is ever held, only a few rows of one.
+
+A block is some queries against all entries. All that is random access (order statistics) or a reduction (log-sum-exp,
+mean) happens inside one block; its scores are made anew whenever they are needed, always by the same routine on the
+same block, because a float32 score depends on the shape of the product that made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from onca.bag import Bag, Slice
+
+BLOCK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}  # scores in one block: 4 MB of float32 on a CPU, 512 MB on a GPU
+
+_rows: ContextVar[int | None] = ContextVar("rows", default=None)
+
+
+@contextmanager
+def rows(count: int | None) -> Iterator[None]:
+    """Sets how many queries are handled at once (None: as many as fit the block), for tests and for tight memory."""
+    if count is not None and count < 1:
+        raise ValueError(f"rows({count}): a block holds at least one query")
+    token = _rows.set(count)
+    try:
+        yield
+    finally:
+        _rows.reset(token)
+
+
+def height(queries: int, elements: int, device: torch.device) -> int:
+    """How many queries share a block, when each of them needs `elements` numbers."""
+    budget = BLOCK_ELEMENTS.get(device.type, BLOCK_ELEMENTS["cuda"])
+    return max(1, min(queries, budget // max(1, elements)))
+
+
+def blocks(queries: int, block_height: int) -> list[slice]:
+    step = _rows.get() or block_height
+    return [slice(start, min(start + step, queries)) for start in range(0, queries, step)]
+
+
+Reducer = Callable[..., tuple[Tensor, list[Tensor], list[Tensor]]]
+"""(slices, parameters [b], slopes wanted) -> value [b], d value / d score of each slice [b,n], d value / d parameter [b].
+
+The slopes are empty lists where they are not wanted."""
+
+
+def reduce(bag: Bag, reducer: Reducer, parameters: Sequence[Tensor] = ()) -> Tensor:
+    """One number per query [B], differentiable (once) in the bag's vectors and in the parameters [B]."""
+    value = _Reduce.apply(reducer, bag, blocks(len(bag.query), bag.height), len(parameters), *parameters, *bag.tensors)
+    assert isinstance(value, Tensor)
+    return value
+
+
+class _Reduce(torch.autograd.Function):
+    """Gradients of what belongs to single queries are finished in the forward pass, so that backward only scales them
+    and a memory may change in between. Keys that all queries share and that want a gradient are walked again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, reducer: Reducer, bag: Bag, cut: list[slice], count: int, *tensors: Tensor | None) -> Tensor:
+        wanted = [i for i, tensor in enumerate(tensors) if tensor is not None and ctx.needs_input_grad[i + 4]]
+        own = [True] * count + bag.per_query
+        again = any(not own[i] for i in wanted)
+        value = torch.zeros(len(bag.query), dtype=bag.dtype, device=bag.query.device)
+        grads = {i: torch.zeros_like(tensors[i]) for i in wanted if not again}  # type: ignore[arg-type]
+        for part in cut:
+            done, pieces = _block(reducer, bag, part, count, tensors, own, wanted if not again else [])
+            value[part] = done
+            for i, piece in pieces.items():
+                grads[i][part] = piece
+        ctx.reducer, ctx.bag, ctx.cut, ctx.count, ctx.own = reducer, bag, cut, count, own
+        ctx.wanted, ctx.again, ctx.total = wanted, again, len(tensors)
+        # Saved through autograd: changing a memory before backward is then an error, not a wrong number.
+        ctx.save_for_backward(*(tensors if again else [grads[i] for i in wanted]))
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        result: list[Tensor | None] = [None] * ctx.total
+        if not ctx.again:
+            for i, own in zip(ctx.wanted, ctx.saved_tensors, strict=True):
+                result[i] = own * grad.to(own.dtype).reshape(-1, *[1] * (own.dim() - 1))
+            return (None, None, None, None, *result)
+        tensors = ctx.saved_tensors
+        for i in ctx.wanted:
+            result[i] = torch.zeros_like(tensors[i])
+        for part in ctx.cut:
+            _, pieces = _block(ctx.reducer, ctx.bag, part, ctx.count, tensors, ctx.own, ctx.wanted, grad[part])
+            for i, piece in pieces.items():
+                target = result[i]
+                assert target is not None
+                if ctx.own[i]:
+                    target[part] = piece
+                else:
+                    target += piece
+        return (None, None, None, None, *result)
+
+
+def _block(
+    reducer: Reducer,
+    bag: Bag,
+    part: slice,
+    count: int,
+    tensors: Sequence[Tensor | None],
+    own: list[bool],
+    wanted: list[int],
+    scale: Tensor | None = None,
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Value [b] of one block and the gradients of the wanted tensors, each times `scale` [b] where that is given."""
+    leaves: list[Tensor | None] = []
+    for i, tensor in enumerate(tensors):
+        leaf = None if tensor is None else (tensor[part] if own[i] else tensor).detach()
+        leaves.append(leaf.requires_grad_() if leaf is not None and i in wanted else leaf)
+    with torch.autocast(bag.query.device.type, enabled=False), torch.set_grad_enabled(bool(wanted)):
+        pieces = bag.slices(part, leaves[count:])
+        with torch.no_grad():
+            value, by_score, by_parameter = reducer(pieces, leaves[:count], bool(wanted))
+            if scale is not None:
+                by_score = [slope * scale[:, None] for slope in by_score]
+                by_parameter = [slope * scale for slope in by_parameter]
+        grads = {i: by_parameter[i] for i in wanted if i < count}
+        keys = [i for i in wanted if i >= count]
+        if keys:
+            found = torch.autograd.grad(
+                [piece.graph for piece in pieces],
+                [leaf for i, leaf in enumerate(leaves) if i in keys and leaf is not None],
+                by_score,
+                allow_unused=True,
+            )
+            grads |= {i: slope for i, slope in zip(keys, found, strict=True) if slope is not None}
+    return value, grads
+
+
+def log_sum_exp(scale: float, tilt: float, attached: bool) -> Reducer:
+    """log sum exp((scale + tilt) * score) over the present entries; -inf, without gradient, where there are none."""
+    slope = scale + tilt if attached else scale
+
+    def reducer(pieces: list[Slice], _: list[Tensor], slopes: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        weights = [masked(piece, piece.score * (scale + tilt), -torch.inf) for piece in pieces]
+        top = torch.stack([w.amax(1) for w in weights if w.shape[1]]).amax(0)
+        reference = torch.where(torch.isneginf(top), 0, top)
+        weights = [w.sub_(reference[:, None]).exp_() for w in weights]
+        total = torch.stack([w.sum(1) for w in weights]).sum(0)
+        share = torch.where(total > 0, slope / total, 0)
+        return total.log() + reference, [w.mul_(share[:, None]) for w in weights] if slopes else [], []
+
+    return reducer
+
+
+def mean(score: Callable[..., Tensor]) -> Reducer:
+    """Mean over the present entries of `score(slice, *parameters [b,1])`; 0 where there are none."""
+
+    def reducer(
+        pieces: list[Slice], parameters: list[Tensor], slopes: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        present = [piece.present() for piece in pieces]
+        number = torch.stack([there.sum(1) for there in present]).sum(0)
+        share = 1 / number.clamp_min(1).to(pieces[0].score.dtype)
+        with torch.set_grad_enabled(slopes):
+            leaves = [piece.leaf(slopes) for piece in pieces]
+            own = [parameter.detach().requires_grad_(slopes) for parameter in parameters]
+            columns = [parameter[:, None] for parameter in own]
+            results = [
+                torch.where(there, score(leaf, *columns), 0) for leaf, there in zip(leaves, present, strict=True)
+            ]
+            value = torch.stack([result.sum(1) for result in results]).sum(0) * share
+        if not slopes:
+            return value, [], []
+        inputs = [*(leaf.score for leaf in leaves), *own]
+        if not value.requires_grad:
+            return value, [torch.zeros_like(x) for x in inputs[: len(leaves)]], [torch.zeros_like(x) for x in own]
+        found = torch.autograd.grad(value, inputs, torch.ones_like(value), materialize_grads=True)
+        return value.detach(), list(found[: len(leaves)]), list(found[len(leaves) :])
+
+    return reducer
+
+
+def masked(piece: Slice, values: Tensor, fill: float) -> Tensor:
+    """`values` [b,n] with `fill` where an entry is not present."""
+    if piece.whole:
+        return values
+    return torch.where(piece.present(), values, fill)
+
+
+def edges(values: Tensor, k: Tensor, number: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """(score, place) of the k-th entry of each row in a stable descending order. Shapes: values [b,N] with -inf where
+    nothing is, k [b,E], number of entries [b], place [N]. k = 0 (or an empty row) gives (inf, -1)."""
+    k = torch.minimum(k, number[:, None])
+    if values.shape[1] == 0:
+        return values.new_full(k.shape, torch.inf), torch.full_like(k, -1)
+    threshold = kth_largest(values, k.clamp_min(1))
+    places = torch.empty_like(k)
+    in_order = bool((place[1:] > place[:-1]).all())
+    for edge in range(k.shape[1]):
+        t = threshold[:, edge : edge + 1]
+        equal = values == t
+        needed = k[:, edge] - (values > t).sum(1)  # which of those that tie is the k-th
+        places[:, edge] = place[equal.byte().argmax(1)]
+        for row in ((needed > 1) if in_order else (k[:, edge] > 0)).nonzero()[:, 0].tolist():
+            places[row, edge] = place[equal[row]].sort().values[needed[row] - 1]
+    none = k == 0
+    return threshold.masked_fill(none, torch.inf), places.masked_fill(none, -1)
+
+
+def kth_largest(values: Tensor, k: Tensor) -> Tensor:
+    """The k-th largest of each row of values [b,N]; k [b,E] from 1 to N. Gives [b,E] in the dtype of values."""
+    if values.device.type != "cpu":
+        return values.topk(int(k.max()), dim=1).values.gather(1, k - 1)
+    numbers, places = values.numpy(), (values.shape[1] - k).numpy()
+    different = np.unique(places)
+    if len(different) <= 2 * places.shape[1]:
+        parted = np.partition(numbers, different, axis=1)
+        return torch.from_numpy(np.take_along_axis(parted, places, axis=1))
+    found = [np.partition(row, np.unique(place))[place] for row, place in zip(numbers, places, strict=True)]
+    return torch.from_numpy(np.stack(found))
