@@ -1,7 +1,10 @@
 """onca: a workbench for the negatives and positives of contrastive learning."""
 
-from onca.bag import Bag, Link, Slice
+from onca.bag import Bag
+from onca.difficulty import Difficulty, cosine, label_distance, random, support_max, support_mean
 from onca.drop_in import Contrast, contrast
+from onca.identity import given, near_duplicate, reached, same_class, same_image
+from onca.link import Link, Slice
 from onca.memory import Queue
 from onca.method import chain, total
 from onca.objectives import Method, Objective, debiased, infonce, mass, supcon, triplet
@@ -9,28 +12,7 @@ from onca.part import Part, read
 from onca.pool import Pool, pool
 from onca.rules import Rule, add, attract, drop, harden, keep
 from onca.schedule import Schedule, after, cosine_decay, ramp
-from onca.select import (
-    Difficulty,
-    Selector,
-    above,
-    cosine,
-    easiest,
-    farthest,
-    given,
-    hardest,
-    label_distance,
-    near_duplicate,
-    nearest,
-    random,
-    reached,
-    same_class,
-    same_image,
-    sample,
-    semihard,
-    support_max,
-    support_mean,
-    window,
-)
+from onca.select import Selector, above, easiest, farthest, hardest, nearest, sample, semihard, window
 
 __version__ = "0.1.0"
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onca.bag import Bag, Link
+from onca.bag import Bag
+from onca.link import Link
 from onca.memory import Queue
 from onca.method import as_method
 from onca.objectives import Method
@@ -101,8 +102,8 @@ class Contrast(nn.Module):
         support: Tensor | None = None,
         epoch: float | None = None,
     ) -> Tensor:
-        """Mean loss of query [B,D] with its positive key [B,D] against the memory as it was; then, in training mode, the
-        detached keys go in. index, label [B]: which image, which class (-1 unknown). support [B,S,D]. Rows are
+        """Mean loss of query [B,D] with its positive key [B,D] against the memory as it was; then, in training mode,
+        the detached keys go in. index, label [B]: which image, which class (-1 unknown). support [B,S,D]. Rows are
         normalised here. Raises ValueError as `onca.contrast` does.
         """
         if query.shape != key.shape or query.dim() != 2 or query.shape[1] != self.memory.dim:

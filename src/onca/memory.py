@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from onca.bag import Bag, Link
+from onca.bag import Bag
+from onca.link import Link
 from onca.pool import unit
 
 

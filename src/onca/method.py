@@ -50,7 +50,7 @@ class chain(Method, name="chain"):
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class total(Method, name="total"):
-    """`total((coefficient, method), ...)`: the weighted sum. A term whose coefficient is 0 at this epoch is not computed."""
+    """`total((coefficient, method), ...)`: the weighted sum; a term whose coefficient is 0 now is not computed."""
 
     terms: tuple[tuple[Number, Method], ...]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from onca.bag import Slice, Test
+from onca.link import Slice, Test
 from onca.part import Part, bare
 from onca.pool import Pool
 from onca.schedule import Number, check_number, number_at

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onca.bag import Bag, Link
+from onca.bag import Bag
+from onca.link import Link
 from onca.schedule import Number, check_number, number_at
 
 Negatives = Tensor | Sequence[Tensor]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from onca.bag import Bag, Slice, Test
+from onca.bag import Bag
+from onca.link import Slice, Test
 from onca.part import Part, require
 from onca.pool import Pool
 from onca.schedule import Number, check_number, number_at

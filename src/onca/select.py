@@ -11,25 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from onca.bag import Bag, Slice, Test
-from onca.part import Part, bare, require
+from onca.bag import Bag
+from onca.difficulty import Difficulty, cosine, uniform
+from onca.link import Slice, Test
+from onca.part import Part, require
 from onca.pool import Pool
 from onca.schedule import Number, Schedule, check_number, number_at
 
-
-class Difficulty(Part):
-    """What entries are ranked with; larger is harder."""
-
-    kind = "difficulty"
-
-    def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
-        """A score [b,n] for any slice of a bag of this pool."""
-        raise NotImplementedError  # abstract
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 
 class Selector(Part):
@@ -49,12 +44,6 @@ class Selector(Part):
 
     def __invert__(self) -> Selector:
         return _Not(self)
-
-
-def need(owner: Part, value: Tensor | None, what: str, remedy: str) -> Tensor:
-    if value is None:
-        raise ValueError(f"{owner} needs {what}: give {remedy}")
-    return value
 
 
 # Joined selectors. Python's precedence: ~ before & before |; parentheses are written where it needs them.
@@ -111,85 +100,6 @@ def _inside(chosen: Selector) -> str:
     return f"({chosen})" if isinstance(chosen, _Both | _Either) else str(chosen)
 
 
-# Difficulties.
-
-
-class _Cosine(Difficulty):
-    """The contrastive space itself: the cosine of query and entry (2010.06682, section 2)."""
-
-    def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
-        return lambda piece: piece.score
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class _Support(Difficulty):
-    """The largest or the mean cosine of an entry with the support views of the query's image (FNC, 2011.11765)."""
-
-    largest: bool
-
-    def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
-        support = need(self, pool.support, "pool.support [B,S,D]", "support=")
-
-        def score(piece: Slice) -> Tensor:
-            total = None
-            for view in support.detach().unbind(1):
-                one = piece.rescore(view[piece.part], None)
-                total = one if total is None else torch.maximum(total, one) if self.largest else total + one
-            if total is None:
-                raise ValueError(f"{self} needs at least one support view; support is {list(support.shape)}")
-            return total if self.largest else total / support.shape[1]
-
-        return score
-
-
-class _LabelDistance(Difficulty):
-    """Depth of the lowest common ancestor of the two labels; unknown labels are the easiest."""
-
-    def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
-        own = need(self, pool.label, "labels", "label= and negative_label=")
-        depth = need(self, pool.depth, "pool.depth [C,C], the depth of the lowest common ancestor", "a set with levels")
-
-        def score(piece: Slice) -> Tensor:
-            label = need(self, piece.entries("label"), "labels of the entries", "negative_label=").expand(
-                piece.score.shape
-            )
-            mine = own[piece.part, None].expand_as(label)
-            known = (label >= 0) & (mine >= 0)
-            found = depth[mine.clamp_min(0), label.clamp_min(0)].to(piece.score.dtype)
-            return torch.where(known, found, -torch.inf)
-
-        return score
-
-
-class _Random(Difficulty):
-    """Noise that depends on the seed, the query and the place in the whole bag, never on a slice."""
-
-    def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
-        return lambda piece: uniform(pool.seed, piece)
-
-
-def uniform(seed: int, piece: Slice) -> Tensor:
-    """Uniform in (0, 1) for each query and entry [b,n], drawn by hashing (seed, query, place); float64."""
-    query = torch.arange(piece.part.start, piece.part.stop, device=piece.graph.device)[:, None]
-    state = _mix(_mix(_mix(torch.tensor(seed, device=query.device)) + query) + piece.place[None])
-    return ((state >> 11) & ((1 << 53) - 1)).double().add_(0.5).mul_(2.0**-53)
-
-
-def _mix(state: Tensor) -> Tensor:
-    """A step of a 64-bit mixer (xor-shift and multiply) in wrapping int64; the mask makes the shift a logical one."""
-    state = state + -7046029254386353131
-    state = (state ^ ((state >> 30) & ((1 << 34) - 1))) * -4658895280553007687
-    state = (state ^ ((state >> 27) & ((1 << 37) - 1))) * -7723592293110705685
-    return state ^ ((state >> 31) & ((1 << 33) - 1))
-
-
-cosine = bare(_Cosine(), "cosine")
-support_max = bare(_Support(True), "support_max")
-support_mean = bare(_Support(False), "support_mean")
-label_distance = bare(_LabelDistance(), "label_distance")
-random = bare(_Random(), "random")
-
-
 # Selectors by rank.
 
 
@@ -198,7 +108,7 @@ class _Percentile(Selector):
 
     by: Difficulty
 
-    def span(self, epoch: float | None) -> tuple[Fraction, Fraction]:
+    def span(self, epoch: float | None) -> tuple[Fraction | int, Fraction | int]:
         """Exact (low, high)."""
         raise NotImplementedError  # abstract
 
@@ -214,6 +124,8 @@ class _Percentile(Selector):
         value = number_at(getattr(self, name), epoch, self)
         if not 0 <= value <= 100:
             raise ValueError(f"{self}: {name} is in percent, 0 to 100; got {value}")
+        from fractions import Fraction  # here, because importing onca loads nothing that torch has not loaded
+
         return Fraction(str(value))
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
@@ -232,7 +144,7 @@ class _Percentile(Selector):
         return test
 
 
-def ranks(number: Tensor, percent: Fraction) -> Tensor:
+def ranks(number: Tensor, percent: Fraction | int) -> Tensor:
     """n(p) = floor(N p / 100 + 1/2) for numbers of entries [b], exactly."""
     upper, lower = percent.numerator, percent.denominator * 100
     known = {n: (2 * n * upper + lower) // (2 * lower) for n in set(number.tolist())}
@@ -255,7 +167,7 @@ class window(_Percentile, name="window"):
     def __post_init__(self) -> None:
         self.check("low", "high")
 
-    def span(self, epoch: float | None) -> tuple[Fraction, Fraction]:
+    def span(self, epoch: float | None) -> tuple[Fraction | int, Fraction | int]:
         low, high = self.exact("low", epoch), self.exact("high", epoch)
         if low > high:
             raise ValueError(f"{self}: low must not be above high (100 is the hardest); did you mean the other order?")
@@ -272,8 +184,8 @@ class hardest(_Percentile, name="hardest"):
     def __post_init__(self) -> None:
         self.check("percent")
 
-    def span(self, epoch: float | None) -> tuple[Fraction, Fraction]:
-        return 100 - self.exact("percent", epoch), Fraction(100)
+    def span(self, epoch: float | None) -> tuple[Fraction | int, Fraction | int]:
+        return 100 - self.exact("percent", epoch), 100
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -286,8 +198,8 @@ class easiest(_Percentile, name="easiest"):
     def __post_init__(self) -> None:
         self.check("percent")
 
-    def span(self, epoch: float | None) -> tuple[Fraction, Fraction]:
-        return Fraction(0), self.exact("percent", epoch)
+    def span(self, epoch: float | None) -> tuple[Fraction | int, Fraction | int]:
+        return 0, self.exact("percent", epoch)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -298,11 +210,11 @@ class nearest(Selector, name="nearest"):
     by: Difficulty = cosine
 
     def __post_init__(self) -> None:
-        _check_count(self, "k")
+        check_count(self, "k")
         require(self, self.by, "difficulty", "by")
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
-        return _top(bag, _count_at(self, self.k, pool), self.by(pool))
+        return _top(bag, count_at(self, self.k, pool), self.by(pool))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -313,11 +225,11 @@ class farthest(Selector, name="farthest"):
     by: Difficulty = cosine
 
     def __post_init__(self) -> None:
-        _check_count(self, "k")
+        check_count(self, "k")
         require(self, self.by, "difficulty", "by")
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
-        k = _count_at(self, self.k, pool)
+        k = count_at(self, self.k, pool)
         score = self.by(pool)
         threshold, place = bag.kth(lambda number: (number - k).clamp_min(0), score)
         return lambda piece: ~_among(score(piece), piece.place, threshold[piece.part, None], place[piece.part, None])
@@ -335,7 +247,7 @@ class sample(Selector, name="sample"):
     weight: str = "uniform"
 
     def __post_init__(self) -> None:
-        _check_count(self, "n")
+        check_count(self, "n")
         if self.weight not in ("uniform", "distance"):
             raise ValueError(f'{self}: weight must be "uniform" or "distance"; got {self.weight!r}')
 
@@ -346,7 +258,7 @@ class sample(Selector, name="sample"):
             gumbel = -(-uniform(pool.seed, piece).log()).log()
             return gumbel if self.weight == "uniform" else gumbel + distance_weight(piece.score.double(), dim)
 
-        return _top(bag, _count_at(self, self.n, pool), score)
+        return _top(bag, count_at(self, self.n, pool), score)
 
 
 def distance_weight(cosines: Tensor, dim: int, cutoff: float = 0.5) -> Tensor:
@@ -360,14 +272,14 @@ def _top(bag: Bag, k: int, score: Callable[[Slice], Tensor]) -> Test:
     return lambda piece: _among(score(piece), piece.place, threshold[piece.part, None], place[piece.part, None])
 
 
-def _check_count(owner: Part, name: str) -> None:
+def check_count(owner: Part, name: str) -> None:
     value = getattr(owner, name)
     check_number(owner, value, name)
     if not isinstance(value, Schedule) and (value < 0 or value != int(value)):
         raise ValueError(f"{owner}: {name} must be a whole number from 0; got {value}")
 
 
-def _count_at(owner: Part, value: Number, pool: Pool) -> int:
+def count_at(owner: Part, value: Number, pool: Pool) -> int:
     return max(0, math.floor(number_at(value, pool.epoch, owner) + 0.5))
 
 
@@ -392,7 +304,7 @@ class above(Selector, name="above"):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class semihard(Selector, name="semihard"):
-    """Entries below the (first) positive by less than `margin`: s+ - margin < s- < s+, in cosine (FaceNet, 1503.03832)."""
+    """Entries below the (first) positive by less than `margin`: s+ - margin < s- < s+, in cosine (1503.03832)."""
 
     margin: Number
 
@@ -408,91 +320,3 @@ class semihard(Selector, name="semihard"):
         return lambda piece: (
             (piece.score < positive[piece.part, None]) & (piece.score > positive[piece.part, None] - margin)
         )
-
-
-# Selectors by identity.
-
-
-class _SameClass(Selector):
-    """Entries with the query's label, where both are known. Labels used so are an oracle."""
-
-    def __call__(self, pool: Pool, bag: Bag) -> Test:
-        own = need(self, pool.label, "labels", "label= and negative_label=")
-
-        def test(piece: Slice) -> Tensor:
-            label = need(self, piece.entries("label"), "labels of the negatives", "negative_label=")
-            return (label == own[piece.part, None]) & (label >= 0)
-
-        for link in bag.links:
-            need(self, link.label, "labels of the negatives", "negative_label=")
-        return test
-
-
-class _SameImage(Selector):
-    """Entries that are views of the query's own image (those that a host put in; memories mask theirs)."""
-
-    def __call__(self, pool: Pool, bag: Bag) -> Test:
-        own = need(self, pool.index, "indices", "index= and negative_index=")
-
-        def test(piece: Slice) -> Tensor:
-            index = need(self, piece.entries("index"), "indices of the negatives", "negative_index=")
-            return (index == own[piece.part, None]) & (index >= 0)
-
-        return test
-
-
-class _NearDuplicate(Selector):
-    """Entries of another image in the query's group of near-duplicates."""
-
-    def __call__(self, pool: Pool, bag: Bag) -> Test:
-        own = need(self, pool.index, "indices", "index= and negative_index=")
-        group = need(self, pool.duplicates, "pool.duplicates [I], the group of each image", "groups of near-duplicates")
-
-        def test(piece: Slice) -> Tensor:
-            index = need(self, piece.entries("index"), "indices of the negatives", "negative_index=")
-            mine = own[piece.part, None]
-            same = group[index.clamp_min(0)] == group[mine.clamp_min(0)]
-            return same & (index != mine) & (index >= 0) & (mine >= 0)
-
-        return test
-
-
-class _Given(Selector):
-    """Entries that the caller chose: pool.given [B,N]."""
-
-    def __call__(self, pool: Pool, bag: Bag) -> Test:
-        given = need(self, pool.given, "pool.given [B,N]", "given=")
-        return lambda piece: given[piece.part][:, piece.place]
-
-
-same_class = bare(_SameClass(), "same_class")
-same_image = bare(_SameImage(), "same_image")
-near_duplicate = bare(_NearDuplicate(), "near_duplicate")
-given = bare(_Given(), "given")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class reached(Selector, name="reached"):
-    """Entries of images that are at most `steps` steps away in the neighbour graph (InvP, 2010.11694), without the own."""
-
-    steps: Number
-
-    def __post_init__(self) -> None:
-        _check_count(self, "steps")
-
-    def __call__(self, pool: Pool, bag: Bag) -> Test:
-        own = need(self, pool.index, "indices", "index= and negative_index=")
-        graph = need(self, pool.neighbours, "pool.neighbours [I,k]", "a host with a neighbour graph")
-        found = level = own.clamp_min(0)[:, None]
-        for _ in range(_count_at(self, self.steps, pool)):
-            level = graph[level].flatten(1)  # [B, k^step]
-            found = torch.cat([found, level], 1)
-
-        def test(piece: Slice) -> Tensor:
-            index = need(self, piece.entries("index"), "indices of the negatives", "negative_index=")
-            index = index.expand(piece.score.shape)
-            mine = own[piece.part, None]
-            inside = torch.stack([torch.isin(row, near) for row, near in zip(index, found[piece.part], strict=True)])
-            return inside & (index != mine) & (index >= 0) & (mine >= 0)
-
-        return test

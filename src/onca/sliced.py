@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from onca.bag import Bag, Slice
+    from onca.bag import Bag
+    from onca.link import Slice
 
 BLOCK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}  # scores in one block: 4 MB of float32 on a CPU, 512 MB on a GPU
 
@@ -48,7 +49,7 @@ def blocks(queries: int, block_height: int) -> list[slice]:
 
 
 Reducer = Callable[..., tuple[Tensor, list[Tensor], list[Tensor]]]
-"""(slices, parameters [b], slopes wanted) -> value [b], d value / d score of each slice [b,n], d value / d parameter [b].
+"""(slices, parameters [b], slopes wanted) -> value [b], slopes by each slice's scores [b,n], slopes by the parameters [b].
 
 The slopes are empty lists where they are not wanted."""
 

@@ -12,8 +12,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from onca.bag import Bag, Link
+from onca.bag import Bag
 from onca.hosts.host import Batch, Host, check_views, drawn_from
+from onca.link import Link
 from onca.memory import Queue
 from onca.pool import Pool, temperature_at, unit
 from onca.schedule import Number
@@ -21,8 +22,8 @@ from onca.schedule import Number
 
 class MoCo(Host):
     """encoder: maps a view to [B,D]; the key encoder is a deep copy, moved by `momentum` (parameters only: statistics
-    of batch norm are each encoder's own). symmetric: each view is query once and key once; the two losses are summed and
-    the keys of both views go in, as in the official CIFAR recipe.
+    of batch norm are each encoder's own). symmetric: each view is query once and key once; the two losses are summed
+    and the keys of both views go in, as in the official CIFAR recipe.
 
     Keys are encoded in an order drawn from (seed, step), which matters with split batch norm (one device standing for
     several: without it a query would share statistics with its key).

@@ -1,0 +1,137 @@
+"""Links and slices: entries of one kind, and a block of queries against them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+Test = Callable[["Slice"], Tensor]  # is an entry meant? [b,n] bool (or what broadcasts to it)
+Score = Callable[["Slice"], Tensor]  # how difficult is an entry? [b,n], larger is harder
+
+WIDTH = 8192  # keys of half precision that are widened at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """Entries of one kind, in order. A bag is a chain of links: keys of different kinds are never concatenated.
+
+    vectors: [N,D] for all queries, or [B,N,D] for each; with `rows` [B,L], lists of rows of shared vectors (repeats
+    count, -1 is absent). factor: 1 / length of each vector ([N] or [B,N]), or None where rows are taken as they are.
+    label, index, age, view: [N] or [B,N], -1 unknown. absent: [N] bool. place: of the first entry in the whole bag.
+    """
+
+    vectors: Tensor
+    rows: Tensor | None = None
+    factor: Tensor | None = None
+    label: Tensor | None = None
+    index: Tensor | None = None
+    age: Tensor | None = None
+    view: Tensor | None = None
+    absent: Tensor | None = None
+    role: str = "memory"  # "memory", "batch", "same image" or "mixed"
+    place: int | Tensor = 0
+    tests: tuple[Test, ...] = ()
+
+    @property
+    def per_query(self) -> bool:
+        return self.vectors.dim() == 3
+
+    @property
+    def length(self) -> int:
+        return self.vectors.shape[-2] if self.rows is None else self.rows.shape[1]
+
+    @property
+    def elements(self) -> int:
+        """Numbers that one query's block needs."""
+        return self.length * (self.vectors.shape[1] if self.rows is not None else 1)
+
+    def scores(
+        self, query: Tensor, factor: Tensor | None, vectors: Tensor, lengths: Tensor | None, part: slice
+    ) -> Tensor:
+        """[b,n] for a block: query [b,D], factor [b]; vectors, lengths: the link's own (block rows if per query)."""
+        dtype = torch.promote_types(torch.promote_types(query.dtype, vectors.dtype), torch.float32)
+        if self.rows is not None:
+            chosen = self.rows[part].clamp_min(0)
+            vectors, lengths = vectors[chosen], None if lengths is None else lengths[chosen]
+        if vectors.dim() == 3:
+            result = torch.bmm(vectors.to(dtype), query.to(dtype)[:, :, None])[:, :, 0]
+        elif vectors.dtype == dtype:
+            result = query.to(dtype) @ vectors.T
+        else:
+            result = torch.cat([query.to(dtype) @ piece.to(dtype).T for piece in torch.split(vectors, WIDTH)], 1)
+        if lengths is not None:
+            result = result * lengths
+        return result if factor is None else result * factor[:, None]
+
+
+@dataclass(eq=False)
+class Slice:
+    """A block of queries against the entries of one link: what a test is put to."""
+
+    link: Link
+    query_index: Tensor | None  # [b]
+    part: slice
+    graph: Tensor  # scores [b,n], with their graph where gradients are wanted
+    rescore: Callable[[Tensor, Tensor | None], Tensor]  # (other queries [b,D], 1 / length [b]) -> scores [b,n]
+
+    @cached_property
+    def score(self) -> Tensor:
+        return self.graph.detach()
+
+    def leaf(self, wanted: bool) -> Slice:
+        """The same slice, its scores as the start of a new graph where gradients are wanted."""
+        other = replace(self)
+        other.__dict__["score"] = self.score.detach().requires_grad_(wanted)
+        other.__dict__["_present"] = self._present
+        return other
+
+    @property
+    def place(self) -> Tensor:
+        """Places of the entries in the whole bag [n]."""
+        place = self.link.place
+        if isinstance(place, Tensor):
+            return place
+        return torch.arange(place, place + self.link.length, device=self.graph.device)
+
+    def entries(self, name: str) -> Tensor | None:
+        """label, index, age or view of the entries: [1,n] or [b,n], None where the link does not know."""
+        value: Tensor | None = getattr(self.link, name)
+        if value is None:
+            return None
+        if self.link.rows is not None and value.dim() == 1:
+            rows = self.link.rows[self.part]
+            return torch.where(rows < 0, -1, value[rows.clamp_min(0)])
+        return value[self.part] if value.dim() == 2 else value[None]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every entry is present for every query, known without looking."""
+        link = self.link
+        masks = link.index is not None and self.query_index is not None and link.role in ("memory", "batch")
+        return not (masks or link.tests or link.absent is not None or link.rows is not None)
+
+    def present(self) -> Tensor:
+        """Which entries are there [b,n]: not absent, not the query's own image, and chosen by all rules so far."""
+        return self._present
+
+    @cached_property
+    def _present(self) -> Tensor:
+        link = self.link
+        there = (
+            torch.ones_like(self.graph, dtype=torch.bool)
+            if link.absent is None
+            else ~link.absent.expand(self.graph.shape)
+        )
+        if link.rows is not None:
+            there = there & (link.rows[self.part] >= 0)
+        index = self.entries("index")
+        if index is not None and self.query_index is not None and link.role in ("memory", "batch"):
+            own = self.query_index[:, None]
+            there = there & ((index != own) | (own < 0))
+        for test in link.tests:
+            there = there & test(self)
+        return there
