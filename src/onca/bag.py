@@ -103,6 +103,11 @@ class Bag:
         """The entries for which `test` holds; the keys stay where they are."""
         return replace(self, links=tuple(replace(link, tests=(*link.tests, test)) for link in self.links))
 
+    def first(self, length: int) -> Bag:
+        """The entries with the smallest `length` places."""
+        start = min(int(torch.as_tensor(link.place).min()) for link in self.links if link.length)
+        return replace(self, links=tuple(link.up_to(start + length) for link in self.links))
+
     def tilted(self, tilt: float, shift: Tensor | None, attached: bool = True) -> Bag:
         """Every entry weighs exp(tilt * score + shift) times what it did. shift [B]."""
         both = self.shift if shift is None else shift if self.shift is None else self.shift + shift
@@ -132,26 +137,34 @@ class Bag:
 
     def count(self) -> Tensor:
         """Number of entries [B] int64."""
-        found = [sum(piece.present().sum(1) for piece in pieces) for _, pieces in self.blocks() if pieces]
+        found = [sum(sliced.count(piece.present()) for piece in pieces) for _, pieces in self.blocks() if pieces]
         return torch.cat(found) if found else self.query.new_zeros(len(self.query), dtype=torch.int64)  # type: ignore[arg-type]
 
     def kth(self, k: int | Tensor | Callable[[Tensor], Tensor], score: Score | None = None) -> tuple[Tensor, Tensor]:
         """Score and place of the k-th entry from the hard end: k = 1 is the hardest, ties go to the smaller place.
 
-        k: a number, [B], or a function from the numbers of entries [b] to [b,E]. Clipped to the number of entries;
-        k = 0 gives (inf, -1), so that `score > t or (score == t and place <= p)` chooses exactly the k hardest.
+        k: a number, [B], or a function from the numbers of entries [b] to [b] or [b,E]. Clipped to the number of
+        entries; k = 0 gives (inf, -1): `score > t or (score == t and place <= p)` chooses exactly the k hardest.
         Gives score and place of the shape of k: [B] or [B,E].
         """
-        thresholds, places = [], []
+        found = self.threshold(k, score)
+        return found.score, found.place
+
+    def threshold(self, k: int | Tensor | Callable[[Tensor], Tensor], score: Score | None = None) -> Threshold:
+        """kth, and with it the tests that it stands for."""
+        score = score or cosine_score
+        scores, places, ties = [], [], False
         for part, pieces in self.blocks():
-            values = torch.cat([sliced.masked(p, (score or cosine_score)(p), -torch.inf) for p in pieces], 1)
-            number = torch.as_tensor(sum(piece.present().sum(1) for piece in pieces))
+            values = torch.cat([sliced.masked(piece, score(piece), -torch.inf) for piece in pieces], 1)
+            number = torch.stack([sliced.count(piece.present()) for piece in pieces]).sum(0)
             wanted = k(number) if callable(k) else k[part] if isinstance(k, Tensor) else torch.full_like(number, k)
             edges = wanted[:, None] if wanted.dim() == 1 else wanted
-            threshold, place = sliced.edges(values, edges, number, torch.cat([p.place for p in pieces]))
-            thresholds.append(threshold.reshape(wanted.shape))
+            value, place, tied = sliced.edges(values, edges, number, torch.cat([p.place for p in pieces]))
+            scores.append(value.reshape(wanted.shape))
             places.append(place.reshape(wanted.shape))
-        return torch.cat(thresholds), torch.cat(places)
+            ties = ties or tied
+        end = max(int(torch.as_tensor(link.place).max()) + link.length for link in self.links)
+        return Threshold(score, torch.cat(scores), torch.cat(places), ties, end)
 
     def hits(self, test: Test) -> Tensor:
         """For how many queries `test` holds, entry by entry: [N] int64, in the order of the links."""
@@ -172,6 +185,30 @@ class Bag:
             kept = rank < most
             result[part][query[kept], rank[kept]] = place[column[kept]]
         return result
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold:
+    """Score and place [B] or [B,E] of the k-th entries; tied: do others score the same; end: of the bag's places."""
+
+    by: Score
+    score: Tensor
+    place: Tensor
+    tied: bool
+    end: int
+
+    def test(self, edge: int | None = None) -> Test:
+        """Is an entry among the k hardest? Entries of other bags (a reserve) are put to the same scores and places."""
+        score, place = (self.score, self.place) if edge is None else (self.score[:, edge], self.place[:, edge])
+
+        def among(piece: Slice) -> Tensor:
+            value, limit = self.by(piece), score[piece.part, None]
+            inside = isinstance(piece.link.place, int) and piece.link.place + piece.link.length <= self.end
+            if inside and not self.tied:
+                return value >= limit
+            return (value > limit) | ((value == limit) & (piece.place[None] <= place[piece.part, None]))
+
+        return among
 
 
 def cosine_score(piece: Slice) -> Tensor:

@@ -49,6 +49,30 @@ class Link:
         """Numbers that one query's block needs."""
         return self.length * (self.vectors.shape[1] if self.rows is not None else 1)
 
+    def part(self, start: int, stop: int) -> Link:
+        """The entries start to stop - 1 of shared vectors."""
+
+        def cut(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[..., start:stop]
+
+        return replace(
+            self,
+            vectors=self.vectors[start:stop],
+            factor=cut(self.factor),
+            label=cut(self.label),
+            index=cut(self.index),
+            age=cut(self.age),
+            view=cut(self.view),
+            absent=cut(self.absent),
+            place=self.place[start:stop] if isinstance(self.place, Tensor) else self.place + start,
+        )
+
+    def up_to(self, place: int) -> Link:
+        """The entries before a place, in a link whose places rise or fall by one."""
+        if isinstance(self.place, Tensor):
+            return self.part(int((self.place >= place).sum()), self.length)
+        return self.part(0, min(max(place - self.place, 0), self.length))
+
     def scores(
         self, query: Tensor, factor: Tensor | None, vectors: Tensor, lengths: Tensor | None, part: slice
     ) -> Tensor:
@@ -131,7 +155,7 @@ class Slice:
         index = self.entries("index")
         if index is not None and self.query_index is not None and link.role in ("memory", "batch"):
             own = self.query_index[:, None]
-            there = there & ((index != own) | (own < 0))
+            there = there & (index != torch.where(own < 0, -2, own))  # -1 is unknown and equals nothing
         for test in link.tests:
             there = there & test(self)
         return there

@@ -189,23 +189,7 @@ def _split(links: list[Link], reserve: int) -> tuple[list[Link], Link | None]:
             f"reserve={reserve} takes the last rows of shared negatives [N,D]; the last negatives are {shape}"
         )
     cut = last.length - reserve
-    return [*links[:-1], _part(last, 0, cut)], _part(last, cut, last.length)
-
-
-def _part(link: Link, start: int, stop: int) -> Link:
-    assert isinstance(link.place, int)
-
-    def piece(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value[..., start:stop]
-
-    return replace(
-        link,
-        vectors=link.vectors[start:stop],
-        factor=piece(link.factor),
-        label=piece(link.label),
-        index=piece(link.index),
-        place=link.place + start,
-    )
+    return [*links[:-1], last.part(0, cut)], last.part(cut, last.length)
 
 
 def _expect(

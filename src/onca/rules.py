@@ -62,15 +62,26 @@ class drop(Rule, name="drop"):
             return replace(pool, negatives=left)
         if pool.reserve is None:
             raise ValueError(
-                f"{self} needs older entries: give reserve= (rows that only refill lets in), or refill=False"
+                f"{self} needs older entries: give reserve= (rows that only refill lets in), or leave out refill"
             )
-        missing = pool.negatives.count() - left.count()
-        open_ = pool.reserve.only(_not(test))
-        newest, _ = open_.kth(missing, _newness)  # minus the place of the last one to come in
-        comes = _up_to(-newest)
-        pool.note("short", (open_.count() < missing).double().mean().item())
-        taken = open_.only(comes)
-        return replace(pool, negatives=left.plus(taken), reserve=pool.reserve.only(_not(_and(_not(test), comes))))
+        missing = pool.negatives.only(test).count()
+        able = _newest(pool.reserve.only(_not(test)), missing)
+        last, _ = able.kth(missing, _newness)  # minus the place of the last one to come in
+        comes = _up_to(-last)
+        pool.note("short", (able.count() < missing).double().mean().item())
+        rest = pool.reserve.only(_not(_and(_not(test), comes)))
+        return replace(pool, negatives=left.plus(able.only(comes)), reserve=rest)
+
+
+def _newest(able: Bag, missing: Tensor) -> Bag:
+    """So much of the newest end of a reserve as suffices: most steps need a few rows of thousands."""
+    length = 2 * int(missing.max()) + 64
+    while length < len(able):
+        part = able.first(length)
+        if bool((part.count() >= missing).all()):
+            return part
+        length *= 4
+    return able
 
 
 def _newness(piece: Slice) -> Tensor:

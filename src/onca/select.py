@@ -9,7 +9,6 @@ decimals of the numbers as written. Ties go to the entry that stands first in th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -130,18 +129,9 @@ class _Percentile(Selector):
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         low, high = self.span(pool.epoch)
-        score = self.by(pool)
-        threshold, place = bag.kth(
-            lambda number: torch.stack([ranks(number, 100 - low), ranks(number, 100 - high)], 1), score
-        )
-        inner = high < 100
-
-        def test(piece: Slice) -> Tensor:
-            value, its = score(piece), piece.place
-            chosen = _among(value, its, threshold[piece.part, :1], place[piece.part, :1])
-            return chosen & ~_among(value, its, threshold[piece.part, 1:], place[piece.part, 1:]) if inner else chosen
-
-        return test
+        found = bag.threshold(lambda n: torch.stack([ranks(n, 100 - low), ranks(n, 100 - high)], 1), self.by(pool))
+        outer, inner = found.test(0), found.test(1)
+        return outer if high == 100 else lambda piece: outer(piece) & ~inner(piece)
 
 
 def ranks(number: Tensor, percent: Fraction | int) -> Tensor:
@@ -149,11 +139,6 @@ def ranks(number: Tensor, percent: Fraction | int) -> Tensor:
     upper, lower = percent.numerator, percent.denominator * 100
     known = {n: (2 * n * upper + lower) // (2 * lower) for n in set(number.tolist())}
     return torch.tensor([known[n] for n in number.tolist()], dtype=torch.int64, device=number.device)
-
-
-def _among(score: Tensor, its: Tensor, threshold: Tensor, place: Tensor) -> Tensor:
-    """Whether entries are among the k hardest, given score and place of the k-th."""
-    return (score > threshold) | ((score == threshold) & (its <= place))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -214,7 +199,7 @@ class nearest(Selector, name="nearest"):
         require(self, self.by, "difficulty", "by")
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
-        return _top(bag, count_at(self, self.k, pool), self.by(pool))
+        return bag.threshold(count_at(self, self.k, pool), self.by(pool)).test()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -230,9 +215,8 @@ class farthest(Selector, name="farthest"):
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         k = count_at(self, self.k, pool)
-        score = self.by(pool)
-        threshold, place = bag.kth(lambda number: (number - k).clamp_min(0), score)
-        return lambda piece: ~_among(score(piece), piece.place, threshold[piece.part, None], place[piece.part, None])
+        nearer = bag.threshold(lambda number: (number - k).clamp_min(0), self.by(pool)).test()
+        return lambda piece: ~nearer(piece)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -258,18 +242,13 @@ class sample(Selector, name="sample"):
             gumbel = -(-uniform(pool.seed, piece).log()).log()
             return gumbel if self.weight == "uniform" else gumbel + distance_weight(piece.score.double(), dim)
 
-        return _top(bag, count_at(self, self.n, pool), score)
+        return bag.threshold(count_at(self, self.n, pool), score).test()
 
 
 def distance_weight(cosines: Tensor, dim: int, cutoff: float = 0.5) -> Tensor:
     """log of 1 / density of the distance between points on the unit sphere (1706.07567, eq. 3 and 4)."""
     square = (2 - 2 * cosines).clamp(cutoff**2, 4 - 1e-6)
     return -((dim - 2) / 2 * square.log() + (dim - 3) / 2 * (1 - square / 4).log())
-
-
-def _top(bag: Bag, k: int, score: Callable[[Slice], Tensor]) -> Test:
-    threshold, place = bag.kth(k, score)
-    return lambda piece: _among(score(piece), piece.place, threshold[piece.part, None], place[piece.part, None])
 
 
 def check_count(owner: Part, name: str) -> None:

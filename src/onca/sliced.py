@@ -49,7 +49,7 @@ def blocks(queries: int, block_height: int) -> list[slice]:
 
 
 Reducer = Callable[..., tuple[Tensor, list[Tensor], list[Tensor]]]
-"""(slices, parameters [b], slopes wanted) -> value [b], slopes by each slice's scores [b,n], slopes by the parameters [b].
+"""(slices, parameters [b], slopes wanted) -> value [b], its slopes by each score [b,n] and by each parameter [b].
 
 The slopes are empty lists where they are not wanted."""
 
@@ -164,7 +164,7 @@ def mean(score: Callable[..., Tensor]) -> Reducer:
         pieces: list[Slice], parameters: list[Tensor], slopes: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         present = [piece.present() for piece in pieces]
-        number = torch.stack([there.sum(1) for there in present]).sum(0)
+        number = torch.stack([count(there) for there in present]).sum(0)
         share = 1 / number.clamp_min(1).to(pieces[0].score.dtype)
         with torch.set_grad_enabled(slopes):
             leaves = [piece.leaf(slopes) for piece in pieces]
@@ -192,34 +192,50 @@ def masked(piece: Slice, values: Tensor, fill: float) -> Tensor:
     return torch.where(piece.present(), values, fill)
 
 
-def edges(values: Tensor, k: Tensor, number: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-    """(score, place) of the k-th entry of each row in a stable descending order. Shapes: values [b,N] with -inf where
-    nothing is, k [b,E], number of entries [b], place [N]. k = 0 (or an empty row) gives (inf, -1)."""
+def count(there: Tensor) -> Tensor:
+    """How many of each row hold: [b,n] bool -> [b] int64."""
+    if there.device.type == "cpu":  # numpy counts bytes; torch widens every one of them to an int64 first
+        return torch.from_numpy(np.count_nonzero(there.numpy(), axis=1))
+    return there.sum(1)
+
+
+def edges(values: Tensor, k: Tensor, number: Tensor, place: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """(score, place, whether scores tie there) of the k-th entry of each row in a stable descending order.
+
+    Shapes: values [b,N] with -inf where nothing is, k [b,E], number of entries [b], place [N]. k = 0 (or an empty row)
+    gives (inf, -1).
+    """
     k = torch.minimum(k, number[:, None])
-    if values.shape[1] == 0:
-        return values.new_full(k.shape, torch.inf), torch.full_like(k, -1)
-    threshold = kth_largest(values, k.clamp_min(1))
-    places = torch.empty_like(k)
-    in_order = bool((place[1:] > place[:-1]).all())
+    threshold, places = values.new_full(k.shape, torch.inf), torch.full_like(k, -1)
+    tied, in_order = False, bool((place[1:] > place[:-1]).all())
     for edge in range(k.shape[1]):
-        t = threshold[:, edge : edge + 1]
-        equal = values == t
-        needed = k[:, edge] - (values > t).sum(1)  # which of those that tie is the k-th
-        places[:, edge] = place[equal.byte().argmax(1)]
-        for row in ((needed > 1) if in_order else (k[:, edge] > 0)).nonzero()[:, 0].tolist():
-            places[row, edge] = place[equal[row]].sort().values[needed[row] - 1]
-    none = k == 0
-    return threshold.masked_fill(none, torch.inf), places.masked_fill(none, -1)
+        some = k[:, edge] > 0
+        if not bool(some.any()):
+            continue
+        t = kth_largest(values, k[:, edge].clamp_min(1))
+        equal = values == t[:, None]
+        ties = count(equal)
+        first, tied = place[_first(equal)], tied or bool((ties > 1).any())
+        for row in ((ties > 1) & some if in_order else some & (ties > 0)).nonzero()[:, 0].tolist():
+            needed = int(k[row, edge]) - int((values[row] > t[row]).sum())  # which of those that tie is the k-th
+            first[row] = place[equal[row]].sort().values[needed - 1]
+        threshold[:, edge], places[:, edge] = t.masked_fill(~some, torch.inf), first.masked_fill(~some, -1)
+    return threshold, places, tied
+
+
+def _first(there: Tensor) -> Tensor:
+    """Column of the first of each row that holds: [b,n] bool -> [b]; 0 where there is none."""
+    if there.device.type == "cpu":
+        return torch.from_numpy(there.numpy().argmax(1))
+    return there.byte().argmax(1)
 
 
 def kth_largest(values: Tensor, k: Tensor) -> Tensor:
-    """The k-th largest of each row of values [b,N]; k [b,E] from 1 to N. Gives [b,E] in the dtype of values."""
+    """The k-th largest of each row: values [b,N], k [b] from 1 to N -> [b] in the dtype of values."""
     if values.device.type != "cpu":
-        return values.topk(int(k.max()), dim=1).values.gather(1, k - 1)
+        return values.topk(int(k.max()), dim=1).values.gather(1, k[:, None] - 1)[:, 0]
     numbers, places = values.numpy(), (values.shape[1] - k).numpy()
-    different = np.unique(places)
-    if len(different) <= 2 * places.shape[1]:
-        parted = np.partition(numbers, different, axis=1)
-        return torch.from_numpy(np.take_along_axis(parted, places, axis=1))
-    found = [np.partition(row, np.unique(place))[place] for row, place in zip(numbers, places, strict=True)]
+    if (places == places[0]).all():  # one rank at a time: asked for several, numpy leaves its fast way
+        return torch.from_numpy(np.partition(numbers, places[0], axis=1)[:, places[0]].copy())
+    found = [np.partition(row, place)[place] for row, place in zip(numbers, places, strict=True)]
     return torch.from_numpy(np.stack(found))
