@@ -468,6 +468,28 @@ def test_views_need_torch_alone():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_parameters_may_stay_on_the_cpu():
+    """Tensors without data refuse to meet CPU tensors as a GPU's do: every parameter must be brought over."""
+    recipe = replace(views.recipe("moco_v2", 96), rotation_chance=0.8, rotation_angles=(90.0, 180.0, 17.0))
+    params = views.draw(recipe, 16, 64, 80, seeded())
+    pixels = torch.empty(16, 3, 64, 80, dtype=torch.uint8, device="meta")
+    assert params_module._apply(params, pixels).shape == (16, 3, 96, 96)  # `apply` itself: autocast knows no "meta"
+    with pytest.raises(RuntimeError):
+        torch.ones(3, device="meta") + torch.ones(3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_cuda_is_not_waited_for_when_parameters_are_on_the_cpu():
+    recipe = replace(views.recipe("moco_v2", 96), rotation_chance=0.5, rotation_angles=(90.0, 180.0, 17.0))
+    params = views.draw(recipe, 64, 96, 96, seeded())
+    pixels = noise(64, 96, 96).cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        views.apply(params, pixels)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("drawn_on", ["cpu", "cuda"])
 @pytest.mark.parametrize("size", [32, 96])
