@@ -1,0 +1,7 @@
+"""`python -m onca` is `onca`."""
+
+import sys
+
+from onca.cli import main
+
+sys.exit(main())

@@ -1,0 +1,205 @@
+"""The command line, generated from the functions below and from `Run`. Python can call every verb as well."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from onca import report as pages
+from onca import study as studies
+from onca import train as training
+from onca.part import nearest
+from onca.train import Run
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit codes besides 0
+
+
+def train(
+    run: Annotated[Run, tyro.conf.arg(name="")] = Run(),  # noqa: B008 - frozen, and tyro shows its defaults
+    resume: bool = False,
+    save_every: float = 60.0,
+) -> dict[str, Any]:
+    """Train an encoder, and evaluate it once after the last epoch.
+
+    The folder RUNS/<hash> receives run.json, metrics.jsonl, checkpoint/, result.json.
+
+    For example:
+      onca train
+      onca train --data cifar100 --method "chain(keep(hardest(5)), infonce)"
+      onca train --host simclr --temperature 0.2 --epochs 20
+      onca train --epochs 20 --resume
+
+    Args:
+        run: what to train.
+        resume: go on with a run that was cut off, or with more --epochs.
+        save_every: seconds between checkpoints inside an epoch.
+    """
+    with training.Bar(run.name) as bar:
+        result = training.train(run, resume=resume, save_seconds=save_every, watch=bar)
+    accuracies = {"linear top-1": "linear_top1", "top-5": "linear_top5", "kNN": "knn_top1"}
+    print(", ".join(f"{words} {result[name]:.2f} %" for words, name in accuracies.items()))
+    print(f"({result['split']} part, {result['images']} images; {result['seconds']:.0f} s): {run.folder}")
+    return result
+
+
+def evaluate(
+    run: tyro.conf.Positional[str],
+    on: str | None = None,
+    level: str | None = None,
+    split: Literal["test", "validation"] = "test",
+) -> dict[str, Any]:
+    """Evaluate a trained encoder: kNN and a linear probe on frozen features.
+
+    Prints the numbers, and adds them as a line to RUN/evaluations.jsonl.
+
+    For example:
+      onca evaluate runs/3f2a90c417de --on npz:../data/cifar10
+      onca evaluate runs/3f2a90c417de --level genus
+
+    Args:
+        run: folder of a run.
+        on: another data source than the run's own; its training part fits the probe.
+        level: another level of the labels' hierarchy.
+        split: what is classified: test for reporting, validation for choosing.
+    """
+    found = training.evaluate(run, on=on, level=level, split=split)
+    with (Path(run) / "evaluations.jsonl").open("a") as file:
+        file.write(json.dumps(found) + "\n")
+    print(json.dumps(found, indent=2))
+    return found
+
+
+def study(
+    name: tyro.conf.Positional[str],
+    preset: Literal["demo", "small", "paper"] = "demo",
+    data: str | None = None,
+    host: Literal["moco", "simclr"] = "moco",
+    seeds: int | tuple[int, ...] = 3,
+    runs: str = "runs",
+    dry_run: bool = False,
+    workers: int | None = None,
+    epochs: int | None = None,
+    images: int | None = None,
+    encoder: str | None = None,
+    batch: int | None = None,
+    queue: int | None = None,
+) -> int:
+    """Repeat a paper's comparison with replicates, and write a report with verdicts.
+
+    What is done is skipped and what was cut off goes on: give the same command again.
+
+    For example:
+      onca study cai2020
+      onca study cai2020 --preset demo --data npz:../data/cifar100 --seeds 5
+      onca study cai2020 --preset paper --dry-run
+
+    Args:
+        name: of the study: cai2020 (2010.06682, are all negatives created equal?).
+        preset: demo (minutes on two cores), small (one GPU, hours), paper (its setting).
+        data: another source of images than the preset's.
+        host: moco or simclr.
+        seeds: replicates: 3 means seeds 0, 1, 2.
+        runs: folder in which runs and the study's folder are made.
+        dry_run: only say what would be run, and what it costs.
+        workers: runs side by side (None: one a core, or one on a GPU).
+        epochs: another number than the preset's; so are the following.
+        images: at most so many training images.
+        encoder: another encoder.
+        batch: another batch size.
+        queue: another length of MoCo's queue.
+    """
+    asked = {"epochs": epochs, "images": images, "encoder": encoder, "batch": batch, "queue": queue}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    plan = studies.grid(name, preset, data, host, seeds, runs, **changes)
+    if dry_run:
+        print(studies.describe(plan, workers))
+        return 0
+    todo = studies.unfinished(plan)
+    try:
+        with studies.StudyBar(f"{name} {preset}", len(todo)) as bar:
+            outcome = studies.run_study(plan, bar, workers)
+    except KeyboardInterrupt:
+        _write(plan, studies.gather(plan))
+        raise training.Interrupted("stopped, with checkpoints. To go on, give the same command again") from None
+    _write(plan, outcome)
+    if outcome.failures:
+        print(f"onca: {len(outcome.failures)} of {len(todo)} runs failed; see {plan.folder / 'logs'}", file=sys.stderr)
+    return FAILED if outcome.failures else 0
+
+
+def report(folder: tyro.conf.Positional[str]) -> Path:
+    """Write the page of a run or of a study anew.
+
+    For example:
+      onca report runs/3f2a90c417de
+      onca report runs/cai2020-demo-0b1c2d3e
+
+    Args:
+        folder: of a run or of a study.
+    """
+    place = Path(folder)
+    one = (place / "run.json").exists()
+    page = pages.run_page(place) if one else pages.write_study(place, pages.read_study(place))
+    print(page)
+    return page
+
+
+VERBS: dict[str, Callable[..., Any]] = {"train": train, "evaluate": evaluate, "study": study, "report": report}
+"""What stands after `onca`: one word or two."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit code: 0; 1 something failed; 2 bad input; 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.showwarning = _show_warning
+    verb = next((verb for verb in (" ".join(given[:2]), *given[:1]) if verb in VERBS), None)
+    if verb is None:
+        return _help(given)
+    try:
+        result = tyro.cli(
+            VERBS[verb],
+            prog=f"onca {verb}",
+            args=given[len(verb.split()) :],
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        )
+    except KeyboardInterrupt as stopped:
+        print(f"onca: {stopped or 'interrupted'}", file=sys.stderr)
+        return INTERRUPTED
+    except ValueError as problem:
+        print(f"onca: {problem}", file=sys.stderr)
+        return BAD_INPUT
+    return result if isinstance(result, int) else 0
+
+
+def _help(given: Sequence[str]) -> int:
+    """What `onca` and `onca --help` print; for a verb that is not known, what was meant."""
+    words = [word for word in given if not word.startswith("-")]
+    if words and words != ["data"]:
+        print(f"onca: no command {' '.join(words[:2])!r}; {nearest(words[0], VERBS)}", file=sys.stderr)
+        return BAD_INPUT
+    print("usage: onca COMMAND ...\n\nA workbench for the negatives and positives of contrastive learning.\n")
+    for verb, function in VERBS.items():
+        print(f"  {verb:<12}{(function.__doc__ or '').splitlines()[0]}")
+    print("\n`onca COMMAND --help` shows examples and every flag. Start with: onca study cai2020 --preset demo")
+    return 0
+
+
+def _write(plan: studies.Grid, outcome: studies.Outcome) -> None:
+    """Writes the study's files and prints the verdicts and where the report is."""
+    if not outcome.rows:
+        return
+    result = pages.StudyResult(**vars(outcome))
+    page = pages.write_study(plan.folder, result)
+    for judged in result.judged().values():
+        print(f"{judged.outcome:>16}  {judged.claim.text}")
+    print(page)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"onca: {message}", file=sys.stderr)

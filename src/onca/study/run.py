@@ -1,0 +1,143 @@
+"""Running a study: what is done is skipped, what was cut off goes on, what fails is reported and stops nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onca.study.grid import Cell, Grid
+from onca.study.loss_share import Shares, read_loss_share
+from onca.study.papers import Condition
+from onca.study.workers import News, work_through
+from onca.train import Run, result_of
+from onca.train.network import device
+from onca.train.run import locked
+
+Listen = Callable[[Cell, News], None]
+
+
+@dataclass
+class Outcome:
+    """A study as far as it got; the fields are those that a report takes.
+
+    rows: one a finished run: condition, method, temperature, seed, the numbers of its result.json, its folder.
+    loss_share: temperature -> (percentile from, to, share of the summed exponentials). failures: run -> why.
+    """
+
+    name: str
+    preset: str
+    host: str
+    conditions: tuple[Condition, ...]
+    rows: tuple[Mapping[str, Any], ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    loss_share: Mapping[float, Shares] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def run_study(grid: Grid, listen: Listen, workers: int | None = None) -> Outcome:
+    """Trains and evaluates every run of the grid that is not done, then gathers the results.
+
+    `listen` hears of every step and result. workers: runs side by side; None is one a core on CPUs, one on a GPU.
+
+    Raises:
+        ValueError: another process is at work on this study; a run in its place was made with other epochs.
+        KeyboardInterrupt: stopped; every run in progress has left a checkpoint.
+    """
+    todo = unfinished(grid)
+    by_folder = {cell.run.name: cell for cell in grid.cells}
+    failures = {}
+    with locked(grid.folder):
+        workers = workers or cores(grid.cells[0].run)
+        for news in work_through([cell.run for cell in todo], workers, grid.folder / "logs"):
+            cell = by_folder[news.run.name]
+            if news.kind == "failed":
+                failures[cell.title] = str(news.facts["error"])
+            listen(cell, news)
+        outcome = gather(grid)
+        outcome.failures.update(failures)
+    return outcome
+
+
+def unfinished(grid: Grid) -> list[Cell]:
+    """The cells whose run has no result yet.
+
+    Raises:
+        ValueError: a run in its place was made with other epochs; going on with it would not give the run asked for.
+    """
+    todo = []
+    for cell in grid.cells:
+        made = cell.run.folder / "run.json"
+        epochs = json.loads(made.read_text())["epochs"] if made.exists() else cell.run.epochs
+        if epochs != cell.run.epochs:
+            raise ValueError(
+                f"{cell.run.folder} ({cell.title}) was made with {epochs} epochs and this study asks for "
+                f"{cell.run.epochs}: give the study another --runs, or remove that folder"
+            )
+        if result_of(cell.run.folder) is None:
+            todo.append(cell)
+    return todo
+
+
+def gather(grid: Grid) -> Outcome:
+    """What the folders of the grid's runs hold by now."""
+    rows = tuple(row(cell, result) for cell in grid.cells if (result := result_of(cell.run.folder)) is not None)
+    conditions = tuple(dict.fromkeys(cell.condition for cell in grid.cells))
+    shares: dict[float, Shares] = {}
+    for cell in grid.cells:
+        found, temperature = read_loss_share(cell.run.folder), cell.run.temperature
+        if found is not None and isinstance(temperature, float):
+            shares.setdefault(temperature, found)
+    return Outcome(grid.paper.name, grid.preset, grid.host, conditions, rows, provenance(grid), shares)
+
+
+def row(cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
+    """A run as one flat row; confusions become columns such as `genus_errors_within`."""
+    flat = {name: value for name, value in result.items() if name != "confusions"}
+    for level, confusion in result["confusions"].items():
+        flat |= {f"{level}_errors_within": confusion["within"], f"{level}_errors_chance": confusion["chance"]}
+    run = cell.run
+    told = {"condition": cell.condition.name, "method": run.method, "temperature": run.temperature, "seed": run.seed}
+    return {**told, **flat, "run": run.name}
+
+
+def provenance(grid: Grid) -> dict[str, Any]:
+    """Where the numbers come from: what all runs share, the machine and the versions."""
+    shared = asdict(grid.cells[0].run)
+    for name in ("method", "temperature", "seed", "runs", "precision", "device"):
+        del shared[name]
+    import torchvision
+
+    import onca
+
+    place = device(grid.cells[0].run.device)
+    return {
+        **shared,
+        "machine": torch.cuda.get_device_name(place) if place.type == "cuda" else processor(),
+        "onca": onca.__version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def processor() -> str:
+    """The CPU's name and how many cores this process may use."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {usable_cores()} cores"
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cores(run: Run) -> int:
+    """How many runs go side by side: one on a GPU, one a core elsewhere."""
+    return 1 if device(run.device).type == "cuda" else usable_cores()

@@ -1,0 +1,64 @@
+"""The other side of workers.py: a program that trains one run after the other until its standard input ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from onca.data import Splits
+from onca.study.loss_share import write_loss_share
+from onca.study.papers.cai2020 import LOSS_BANDS
+from onca.train import Interrupted, Run, Tick, begun, load_data, train
+
+TICK_SECONDS = 0.3  # between two ticks of one run
+
+
+@lru_cache(maxsize=1)
+def _data(source: str, size: int | None, images: int | None) -> Splits:
+    return load_data(Run(data=source, size=size, images=images))
+
+
+def work() -> None:
+    """Reads runs and tells what happens to them, as lines of JSON."""
+    torch.set_num_threads(1)
+    news = os.fdopen(os.dup(1), "w", buffering=1)  # lines of JSON; prints of libraries go to the log
+    os.dup2(2, 1)
+
+    def tell(kind: str, **facts: Any) -> None:
+        print(json.dumps({"kind": kind, **facts}), file=news)
+
+    for line in sys.stdin:
+        run, told = Run(**json.loads(line)), 0.0
+
+        def watch(tick: Tick) -> None:
+            nonlocal told
+            if time.monotonic() - told >= TICK_SECONDS or tick.step == tick.steps:
+                told = time.monotonic()
+                tell("tick", **asdict(tick))
+
+        try:
+            data = _data(run.data, run.size, run.images)
+            result = train(run, resume=begun(run), watch=watch, data=data)
+            if run.method == "infonce":  # the baseline: whose negatives does the loss come from?
+                write_loss_share(run, data, LOSS_BANDS)
+        except Interrupted:
+            return
+        except BrokenPipeError:
+            raise  # nobody listens any more
+        except Exception as problem:  # noqa: BLE001 - any failure of one run is reported, and the study goes on
+            traceback.print_exc()
+            tell("failed", error=traceback.format_exception_only(problem)[-1].strip())
+        else:
+            tell("done", result=result)
+
+
+if __name__ == "__main__":
+    work()

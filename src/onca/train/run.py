@@ -1,0 +1,215 @@
+"""A run: one flat value of text and numbers. Its hash names the folder that holds all the run leaves behind."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from onca.method import as_method
+from onca.part import nearest, read
+from onca.schedule import Schedule
+from onca.train.checkpoint import write_json
+
+FREE = ("epochs", "runs")  # what a resumed run may change; everything else is in the hash
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that decides what a training run computes. The defaults are the demo's recipe: small, quick, on a CPU.
+
+    Two runs that differ only in `method` start from the same weights and see the same images in the same order through
+    the same views: differences between them are paired by `seed`. The data set and its parts do not depend on `seed`.
+
+    Raises:
+        ValueError: a value that cannot be trained with; the message names it.
+    """
+
+    data: str = "world"
+    """source of images: world, npz:PATH, folder:PATH, cifar10 ... (`onca data list`)"""
+    host: Literal["moco", "simclr"] = "moco"
+    """what makes keys: moco (queue, momentum encoder) or simclr (the batch itself)"""
+    method: str = "infonce"
+    """the loss, as an expression: "chain(keep(hardest(5)), infonce)" """
+    encoder: str = "small(32)"
+    """small(WIDTH), resnet18, resnet50, resnet18(stem='small')"""
+    head: Literal["linear", "mlp"] = "linear"
+    """between features and embedding: linear (MoCo v1) or mlp (v2)"""
+    dim: int = 64
+    """length of an embedding"""
+    views: str = "moco_v2"
+    """augmentation: moco_v1, moco_v2, simclr"""
+    images: int | None = None
+    """at most so many training images (None: all)"""
+    size: int | None = None
+    """pixels of an image's side (None: their own)"""
+    batch: int = 256
+    """images a step"""
+    queue: int = 4096
+    """moco: keys in the memory"""
+    momentum: float = 0.99
+    """moco: of the key encoder"""
+    temperature: float | str = 0.1
+    """a number, or a schedule: "ramp(0.2, 0.07, 10)" """
+    epochs: int = 4
+    """passes over the training images"""
+    optimiser: Literal["sgd", "lars"] = "sgd"
+    """sgd with momentum 0.9, or lars (for large batches)"""
+    lr: float = 0.12
+    """the highest learning rate"""
+    weight_decay: float = 5e-4
+    """L2 penalty on weights"""
+    schedule: Literal["one_cycle", "cosine"] = "one_cycle"
+    """of the learning rate: up for 30 % of the steps and down, or warm-up and down"""
+    warmup: float = 0.0
+    """cosine: epochs until lr is reached"""
+    splits: int = 1
+    """parts of a batch that batch norm sees apart"""
+    symmetric: bool = False
+    """moco: each view is query once and key once"""
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    """of the encoders; auto: bf16 where the machine has units for it"""
+    device: str = "auto"
+    """cpu, cuda; auto: cuda where there is one"""
+    seed: int = 0
+    """of weights, order of images and views"""
+    runs: str = "runs"
+    """folder in which the run's own folder is made"""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name), get_args(hints[field.name]))
+            if field.type == "float":  # 1 and 1.0 are one number, and give one hash
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
+        for name in ("dim", "batch", "queue", "epochs", "splits"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be 1 or more; got {getattr(self, name)}")
+        if self.batch % self.splits:
+            raise ValueError(f"--batch {self.batch} cannot be cut into --splits {self.splits} equal parts: change one")
+        if self.schedule == "one_cycle" and self.warmup:
+            raise ValueError("--schedule one_cycle has a rise of its own: leave --warmup 0, or take --schedule cosine")
+        if self.warmup < 0 or self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.momentum <= 1:
+            raise ValueError("--lr must be above 0, --weight-decay and --warmup 0 or more, --momentum within 0 to 1")
+        object.__setattr__(self, "method", str(as_method(self.method)))
+        object.__setattr__(self, "temperature", _temperature(self.temperature))
+
+    @property
+    def name(self) -> str:
+        """12 hexadecimal digits of the hash of everything but epochs and runs."""
+        settled = {key: value for key, value in asdict(self).items() if key not in FREE}
+        return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runs) / self.name
+
+    @property
+    def command(self) -> str:
+        """The command line that starts this run."""
+        words = ["onca", "train"]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != (None if field.default is MISSING else field.default):
+                flag = field.name.replace("_", "-")
+                words += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
+        return shlex.join(words)
+
+
+def _check(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raises ValueError where a field with fixed choices holds another word."""
+    if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
+        raise ValueError(f"--{name} {value!r} is not known; {nearest(str(value), choices)}")
+
+
+def _temperature(value: float | str) -> float | str:
+    try:
+        number = float(value)
+    except ValueError:
+        return str(as_schedule(str(value)))
+    if not 0 < number < float("inf"):
+        raise ValueError(f"--temperature must be above 0; got {value}")
+    return number
+
+
+def as_schedule(text: str) -> Schedule:
+    """The schedule that `text` names, e.g. `ramp(0.2, 0.07, 10)`."""
+    part = read(text)
+    if not isinstance(part, Schedule):
+        raise ValueError(f"--temperature must be a number or a schedule; {part} is a {part.kind}")
+    return part
+
+
+def load_run(folder: Path) -> Run:
+    """The run whose folder this is.
+
+    Raises:
+        ValueError: no such folder, or one that holds no run.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is no run's folder: there is no run.json in it")
+    try:
+        record = json.loads(path.read_text())
+        return Run(**{**record, "runs": str(folder.parent)})
+    except (json.JSONDecodeError, TypeError) as problem:
+        raise ValueError(f"{path} does not describe a run of this version: {problem}") from problem
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What a resumed run must not change and did: "lr: 0.12 there, 0.06 here", empty where nothing."""
+    keys = [key for key in {**old, **new} if key not in FREE and old.get(key, MISSING) != new.get(key, MISSING)]
+    return "; ".join(f"{key}: {old.get(key, 'absent')!r} there, {new.get(key, 'absent')!r} here" for key in keys)
+
+
+def record(run: Run) -> None:
+    """Writes run.json; over an older one only where nothing but epochs and runs differs.
+
+    Raises:
+        ValueError: the folder holds a run with another configuration.
+    """
+    path = run.folder / "run.json"
+    if path.exists():
+        different = changes(json.loads(path.read_text()), asdict(run))
+        if different:
+            raise ValueError(f"{run.folder} holds a run with another configuration ({different})")
+    write_json(path, asdict(run))
+
+
+def refuse_new(run: Run) -> None:
+    """Says why there is nothing to resume: how the most similar run in the same folder differs.
+
+    Raises:
+        ValueError: always.
+    """
+    others = [json.loads(path.read_text()) for path in sorted(Path(run.runs).glob("*/run.json"))]
+    if not others:
+        raise ValueError(f"nothing to resume: no run in {run.runs}; leave --resume out to start")
+    differences = [changes(other, asdict(run)) for other in others]
+    closest = min(range(len(others)), key=lambda place: differences[place].count(" there, "))
+    raise ValueError(
+        f"nothing to resume: no run with this configuration in {run.runs}; the most similar one differs in "
+        f"{differences[closest]}. A resumed run may change only epochs; leave --resume out to start a new one"
+    )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process. The lock ends with the process, however it ends.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process is at work in {folder}: wait for it, or choose another --runs") from None
+        yield
