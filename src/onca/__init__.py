@@ -1,5 +1,6 @@
 """onca: a workbench for the negatives and positives of contrastive learning."""
 
+from onca import hosts, sliced
 from onca.bag import Bag
 from onca.difficulty import Difficulty, cosine, label_distance, random, support_max, support_mean
 from onca.drop_in import Contrast, contrast
@@ -45,6 +46,7 @@ __all__ = [
     "given",
     "harden",
     "hardest",
+    "hosts",
     "infonce",
     "keep",
     "label_distance",
@@ -60,6 +62,7 @@ __all__ = [
     "same_image",
     "sample",
     "semihard",
+    "sliced",
     "supcon",
     "support_max",
     "support_mean",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from onca.bag import Bag
 from onca.link import Slice, Test
 from onca.part import Part, bare
 from onca.pool import Pool
@@ -49,6 +50,15 @@ def need_positives(owner: Part, pool: Pool) -> None:
         raise ValueError(
             f"{owner} needs a positive for each query; query {query} has none: give positive= or use supcon"
         )
+
+
+def first_positive(pool: Pool) -> Bag:
+    """Only the first positive of each query: the first one given, or else the first one attracted."""
+    own = replace(pool.positives, links=pool.positives.links[:1])
+    if len(own):
+        return own.only(_at(own.links[0].place))
+    place = pool.positives.rows(lambda piece: piece.present(), 1)
+    return pool.positives.only(lambda piece: piece.place[None] == place[piece.part])
 
 
 class _InfoNCE(Objective):
@@ -139,7 +149,7 @@ class debiased(Objective, name="debiased"):
         stands = positive & (left.detach() >= floor)
         estimate = torch.where(stands, left, floor)
         pool.note("floor", (~stands & there).double().mean().item())
-        first = pool.positives.only(_at(pool.positives.links[0].place))
+        first = first_positive(pool)
         loss = first.mean(lambda piece, g: torch.logaddexp(g - piece.score * pool.scale, g.new_zeros(())), estimate)
         return torch.where(there, loss, 0)
 
@@ -162,9 +172,10 @@ class triplet(Objective, name="triplet"):
         own = pool.positives.links[0]
         pool.note("empty", int((pool.negatives.count() == 0).sum()))
         assert isinstance(own.place, int)
+        explicit = replace(pool.positives, links=(own,))
         losses = []
         for place in range(own.place, own.place + own.length):
-            positive = pool.positives.only(_at(place)).mean()
+            positive = explicit.only(_at(place)).mean()
             losses.append(pool.negatives.mean(lambda piece, s: torch.relu(piece.score - s + margin), positive))
         return torch.stack(losses).mean(0)
 

@@ -26,6 +26,7 @@ class Pool:
     label, index [B], -1 unknown. support [B,S,D]: more views of the query's image. given [B,N] bool. neighbours [I,k]:
     rows of the k nearest images of each image. duplicates [I]: group of each image. depth [C,C]: depth of the lowest
     common ancestor of two labels. epoch: float from 0. seed: of what is drawn in this step.
+    short [B]: the queries for which the reserve did not suffice.
     """
 
     positives: Bag
@@ -45,6 +46,7 @@ class Pool:
     epoch: float | None = None
     step: int = 0
     seed: int = 0
+    short: Tensor | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

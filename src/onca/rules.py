@@ -68,9 +68,11 @@ class drop(Rule, name="drop"):
         able = _newest(pool.reserve.only(_not(test)), missing)
         last, _ = able.kth(missing, _newness)  # minus the place of the last one to come in
         comes = _up_to(-last)
-        pool.note("short", (able.count() < missing).double().mean().item())
+        short = able.count() < missing
+        short = short if pool.short is None else short | pool.short
+        pool.note("short", short.double().mean().item())
         rest = pool.reserve.only(_not(_and(_not(test), comes)))
-        return replace(pool, negatives=left.plus(able.only(comes)), reserve=rest)
+        return replace(pool, negatives=left.plus(able.only(comes)), reserve=rest, short=short)
 
 
 def _newest(able: Bag, missing: Tensor) -> Bag:

@@ -9,7 +9,7 @@ decimals of the numbers as written. Ties go to the entry that stands first in th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -292,10 +292,10 @@ class semihard(Selector, name="semihard"):
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         margin = number_at(self.margin, pool.epoch, self)
-        if not pool.positives.links or not pool.positives.links[0].length:
+        given = replace(pool.positives, links=pool.positives.links[:1])
+        if not len(given):
             raise ValueError(f"{self} needs a positive for each query: give positive [B,D]")
-        first = pool.positives.only(lambda piece: piece.place[None] == 0)
-        positive = first.mean().detach()
+        positive = given.only(lambda piece: piece.place[None] == 0).mean().detach()
         return lambda piece: (
             (piece.score < positive[piece.part, None]) & (piece.score > positive[piece.part, None] - margin)
         )

@@ -93,7 +93,8 @@ class _Reduce(torch.autograd.Function):
             return (None, None, None, None, *result)
         tensors = ctx.saved_tensors
         for i in ctx.wanted:
-            result[i] = torch.zeros_like(tensors[i])
+            wide = torch.promote_types(tensors[i].dtype, torch.float32)  # a long sum in half precision would lose
+            result[i] = torch.zeros_like(tensors[i], dtype=wide)
         for part in ctx.cut:
             _, pieces = _block(ctx.reducer, ctx.bag, part, ctx.count, tensors, ctx.own, ctx.wanted, grad[part])
             for i, piece in pieces.items():
@@ -103,7 +104,8 @@ class _Reduce(torch.autograd.Function):
                     target[part] = piece
                 else:
                     target += piece
-        return (None, None, None, None, *result)
+        narrow = [None if g is None else g.to(t.dtype) for g, t in zip(result, tensors, strict=True)]
+        return (None, None, None, None, *narrow)
 
 
 def _block(

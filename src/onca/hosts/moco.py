@@ -53,10 +53,8 @@ class MoCo(Host):
 
     @torch.no_grad()
     def before_step(self) -> None:
-        own: list[Tensor] = list(self.encoder.parameters())
-        key: list[Tensor] = list(self.key_encoder.parameters())
-        torch._foreach_mul_(key, self.momentum)
-        torch._foreach_add_(key, own, alpha=1 - self.momentum)
+        for key, own in zip(self.key_encoder.parameters(), self.encoder.parameters(), strict=True):
+            key.mul_(self.momentum).add_(own, alpha=1 - self.momentum)
 
     def pools(self, batch: Batch) -> list[Pool]:
         check_views(batch, self, 2)
