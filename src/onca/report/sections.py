@@ -1,0 +1,137 @@
+"""What stands on the page of a study: its head, verdicts, tables of numbers, conditions, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from onca.report.charts import interval, plain
+from onca.report.page import Html, badge, facts, join, table, tag
+from onca.report.tables import StudyResult, Summary
+from onca.study.papers.paper import Judged, signed
+from onca.study.statistics import CONFIDENCE, MARGIN, Difference
+
+RULES = (
+    "Differences are points of linear top-1, taken seed by seed. “Suffices” and “does not hurt” are shown when the "
+    f"whole interval lies above −{MARGIN:g}, “accounts for” when it lies within ±{MARGIN:g}, “worse” and “helps” when "
+    "it lies wholly on that side of 0; contradicted when it lies on the other side; not shown otherwise. "
+    f"The {CONFIDENCE:.0%} intervals are Student's t; they are not corrected for there being several claims."
+)
+NUMBERS = (
+    "Mean ± sd and the 95 % interval of the mean. Differences are to the baseline of the same temperature, paired by "
+    "seed, with their interval; p is the paper's unpaired t-test of top-1. The paper's numbers are mean ± sd of three."
+)
+
+
+def header(study: StudyResult) -> Html:
+    done, seeds = len({row["condition"] for row in study.rows}), ", ".join(map(str, _seeds(study)))
+    extent = f"{len(study.rows)} runs: {done} of {len(study.conditions)} conditions, seeds {seeds or 'none yet'}."
+    link = tag("a", f"arXiv:{study.paper.arxiv}", href=f"https://arxiv.org/abs/{study.paper.arxiv}")
+    data = f" on {study.provenance['data']}" if "data" in study.provenance else ""
+    unit = "Accuracies are those of a linear classifier on frozen features, in percent."
+    return tag(
+        "header",
+        tag("p", f"onca study {study.name} · preset {study.preset} · host {study.host}", class_="kicker"),
+        tag("h1", study.paper.title),
+        tag("p", "Repeats ", link, f" ({study.paper.setting}){data}. {extent} {unit}"),
+    )
+
+
+def _seeds(study: StudyResult) -> list[int]:
+    return sorted({int(str(row["seed"])) for row in study.rows})
+
+
+def verdicts(judged: Mapping[str, Judged]) -> Html:
+    """A line a claim: what the paper found, what these runs found, what follows."""
+    head = ("Claim", "Verdict", "Top-1 difference", "n", "In the paper", "Because")
+    rows = []
+    for j in judged.values():
+        found = j.difference
+        because = "; ".join(filter(None, (j.reason, j.caution, _left_out(found))))
+        rows.append(
+            (
+                join(j.claim.text, tag("span", f"{j.claim.a} − {j.claim.b}", class_="soft below")),
+                badge(j.outcome),
+                _difference(found),
+                str(found.estimate.n) if found else "0",
+                j.claim.paper,
+                because,
+            )
+        )
+    return table(head, rows, numbers=(2, 3), caption=RULES, stacked=True)
+
+
+def _left_out(found: Difference | None) -> str:
+    if found is None or not found.left_out:
+        return ""
+    return f"left out, since only one of the two has it: seed {', '.join(map(str, found.left_out))}"
+
+
+def numbers(summaries: Sequence[Summary]) -> Html:
+    """The conditions in numbers, by temperature, the paper's beside ours."""
+    head = ("Condition", "n", "Top-1", "Difference", "p", "Top-5", "Difference", "Paper top-1", "Paper top-5")
+    rows = []
+    for s in sorted(summaries, key=lambda s: s.condition.temperature or 0.0):
+        top1, paired = s.estimates.get("top1"), s.differences.get("top1")
+        p = paired.p if paired else None
+        rows.append(
+            (
+                s.condition.name,
+                str(top1.n) if top1 else "0",
+                _mean(s, "top1"),
+                _difference(paired),
+                "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001",
+                _mean(s, "top5"),
+                _difference(s.differences.get("top5")),
+                _reported(s, "top1"),
+                _reported(s, "top5"),
+            )
+        )
+    return table(head, rows, numbers=range(1, len(head)), caption=NUMBERS)
+
+
+def _mean(summary: Summary, metric: str) -> Html:
+    found = summary.estimates.get(metric)
+    if found is None:
+        return join("no run")
+    spread = "" if found.sd is None else f" ± {plain(found.sd)}"
+    return join(plain(found.mean) + spread, tag("span", interval(found, plain), class_="soft below"))
+
+
+def _difference(found: Difference | None) -> Html:
+    if found is None:
+        return join("–")
+    return join(signed(found.estimate.mean), tag("span", interval(found.estimate, signed), class_="soft below"))
+
+
+def _reported(summary: Summary, metric: str) -> Html:
+    printed = []
+    for r in summary.reported:
+        mean, sd = (r.top1, r.top1_sd) if metric == "top1" else (r.top5, r.top5_sd)
+        same = r.temperature in (None, summary.condition.temperature)
+        at = () if same else (tag("span", f"at {r.temperature:g}: ", class_="soft"),)
+        printed.append(tag("span", *at, f"{plain(mean)} ± {plain(sd)}", class_="line", title=r.source))
+    return join(*printed) or join("–")
+
+
+def conditions(summaries: Sequence[Summary]) -> Html:
+    """What was trained: the expression of every condition."""
+    rows = []
+    for s in summaries:
+        oracle = "labels as an oracle" if s.condition.needs_labels else ""
+        temperature = "preset's" if s.condition.temperature is None else f"{s.condition.temperature:g}"
+        note = "; ".join(filter(None, (oracle, s.condition.note)))
+        rows.append((s.condition.name, tag("code", s.condition.method), temperature, note, _mean(s, "knn")))
+    return table(("Condition", "Method", "Temperature", "Note", "kNN top-1"), rows, numbers=(2, 4))
+
+
+def origin(study: StudyResult) -> tuple[Html, ...]:
+    """What failed, and where the numbers come from."""
+    seconds = [float(str(row["seconds"])) for row in study.rows if row.get("seconds") not in (None, "")]
+    told = {
+        **study.provenance,
+        "seeds": _seeds(study),
+        "measured on": sorted({f"{row.get('split')} ({row.get('images')} images)" for row in study.rows}),
+        "seconds of all runs together": f"{sum(seconds):.0f}",
+    }
+    failed = (table(("Did not finish", "Why"), list(study.failures.items())),) if study.failures else ()
+    return *failed, facts(told)
