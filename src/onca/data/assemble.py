@@ -1,0 +1,107 @@
+"""From the parts that a source holds to training, validation and test sets."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onca.data.imageset import ImageSet, Levels, Splits
+from onca.data.pictures import Bad, Pictures, Undecoded, decode, read, readable
+from onca.data.split import part, spread
+
+MEMORY = 4 << 30  # bytes: a set that needs more as pixels stays encoded, and is decoded image by image
+TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """One part as it lies in the source: encoded pictures with their labels, and levels as in `ImageSet`."""
+
+    pictures: Pictures
+    label: Tensor  # int64 [N]
+    names: tuple[str, ...]
+    levels: Levels
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the caller of `load` wants of a source."""
+
+    source: str
+    size: int | None = None
+    images: int | None = None
+    seed: int = 0
+    bad: Bad = "refuse"
+
+
+def assemble(parts: Mapping[str, Raw], wish: Wish) -> Splits:
+    """Splits from the part "train" and, where the source has them, "test" and "val".
+
+    "test" tests, else "val", else a stratified fifth of train; "val" validates where "test" is there too, else a
+    stratified tenth of what then is train. What is carved out of train keeps its positions there as `index`.
+    `images` caps what trains, spread over the classes; nothing that is left out is decoded.
+    """
+    train = parts["train"]
+    rows = torch.arange(len(train.label))
+    if not {"test", "val"} <= set(parts):
+        _say_single(train, wish.source)
+    test, test_rows = parts.get("test", parts.get("val")), None
+    if test is None:
+        rows, test_rows = _carve(train, rows, TEST_SHARE, wish.seed)
+    validation, validation_rows = parts.get("val") if "test" in parts else None, None
+    if validation is None:
+        rows, validation_rows = _carve(train, rows, VALIDATION_SHARE, wish.seed)
+    if wish.images is not None:
+        rows = rows[spread(train.label[rows], wish.images, wish.seed)]
+    first = _image_set(train, rows, wish, shape=None)
+    return Splits(
+        train=first,
+        validation=_image_set(validation or train, validation_rows, wish, first.shape),
+        test=_image_set(test or train, test_rows, wish, first.shape),
+    )
+
+
+def _carve(raw: Raw, rows: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    carved = part(raw.label[rows], share, seed)
+    return rows[~carved], rows[carved]
+
+
+def _image_set(raw: Raw, rows: Tensor | None, wish: Wish, shape: tuple[int, int] | None) -> ImageSet:
+    """These rows of a part (None is all), with `shape` as height and width (None: that of the first image)."""
+    places = list(range(len(raw.label))) if rows is None else rows.tolist()
+    skipped: tuple[str, ...] = ()
+    if wish.bad == "skip":
+        places, skipped = readable(raw.pictures, places, wish.size)
+    if skipped:
+        text = f"{wish.source}: left out {len(skipped)} images that cannot be decoded, the first is {skipped[0]}"
+        warnings.warn(text, stacklevel=2)
+    if shape is None:
+        if not places:
+            raise ValueError(f"{wish.source} has no image to train on")
+        height, width, _ = read(raw.pictures, places[0], wish.size).shape
+        shape = height, width
+    fits = len(places) * 3 * shape[0] * shape[1] <= MEMORY
+    index = torch.tensor(places, dtype=torch.int64)
+    return ImageSet(
+        pixels=decode(raw.pictures, places, wish.size, shape) if fits else None,
+        undecoded=None if fits else Undecoded(raw.pictures, index, wish.size, shape),
+        label=raw.label[index],
+        index=index,
+        names=raw.names,
+        levels={level: (label[index], names) for level, (label, names) in raw.levels.items()},
+        source=wish.source,
+        skipped=skipped,
+    )
+
+
+def _say_single(train: Raw, source: str) -> None:
+    count = torch.bincount(train.label[train.label >= 0], minlength=len(train.names))
+    single = (count == 1).nonzero().flatten().tolist()
+    if single:
+        warnings.warn(
+            f"{source}: {len(single)} classes have a single image ({train.names[single[0]]!r} is the first of them): "
+            "it trains, and is in no other part",
+            stacklevel=2,
+        )

@@ -1,0 +1,126 @@
+"""From a species to its pictures: each with its own pose, body, light, colours, background, occlusion and noise.
+
+How strong each of these may be was tuned; docs/world.md tells how, and what other strengths did. n images, P pixels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onca.data.world import patterns
+from onca.data.world.draws import Dice, noise, uniform
+
+BLOCK = 512  # images made together: always whole blocks, since the last bit of a float can depend on a batch's shape
+GROUP = 32  # of these, as many of one genus at once as fit into the cache
+
+# pose
+CELLS = 2.0  # elements across the half-width of 1 are half of this
+SIZE = 0.22  # log of the scale, either way
+TURN = 0.15  # of a full turn, from end to end
+ASPECT = 0.1
+WARP = 0.1
+SHIFT = 0.25  # of the half-width, either way
+# pattern
+WEIGHT = 0.1  # elements thicker or thinner by this share of their radius
+STRENGTH = (0.55, 0.95)  # of the species' detail, against the plain filled element
+CONTRAST = (0.5, 0.75)  # of the ink against the coat
+DARK = 0.95  # share of the animals with dark elements on a light coat
+# colour: hue 0 to 1 around the colour circle
+COAT_HUE = (0.05, 0.13)
+GROUND_HUE = (0.12, 0.28)
+SATURATION = (0.2, 0.5)
+# what stands in the way
+BODY = 0.35
+BARS = 0.3  # share of the images with a blade of grass in front
+TEXTURE = 0.5
+LIGHT = 0.2
+NOISE = 0.035  # ends of a uniform distribution: a standard deviation of 0.02
+
+
+def block(number: int, seed: int, families: int, genera: int, species: int, size: int) -> Tensor:
+    """BLOCK images from number * BLOCK on, uint8 [BLOCK,3,size,size]; image i is of class i modulo the classes."""
+    ids = torch.arange(number * BLOCK, (number + 1) * BLOCK)
+    label = ids % (families * genera * species)
+    images = torch.empty(BLOCK, 3, size, size, dtype=torch.uint8)
+    for f, fields in enumerate(list(patterns.FAMILIES.values())[:families]):
+        for g, field in enumerate(fields[:genera]):
+            members = (label // species == f * genera + g).nonzero().flatten()
+            for rows in torch.split(members, GROUP):
+                images[rows] = _draw(seed, ids[rows], field, label[rows] % species, size)
+    return images
+
+
+def _draw(seed: int, ids: Tensor, field: patterns.Field, species: Tensor, size: int) -> Tensor:
+    dice = Dice(seed, ids, 0, 48)
+    canvas = _pose(dice, size)
+    ink = _ink(dice, canvas, field, uniform(seed, ids, 1, patterns.FREE), species, edge=2.9 / size)
+    coat = _colour(dice, COAT_HUE, value=(0.7, 1.0))  # n,3,1
+    animal = coat * (1 - dice.between(*CONTRAST) * ink)[:, None]  # n,3,P
+    texture = functional.interpolate(uniform(seed, ids, 2, 64).view(-1, 1, 8, 8), (size, size), mode="bicubic")
+    ground = _colour(dice, GROUND_HUE, value=(0.3, 0.8)) * (1 + TEXTURE * (2 * texture.flatten(2) - 1))
+    seen = (_body(dice, canvas) * (1 - _bar(dice, canvas)))[:, None]
+    light = 1 + LIGHT * (dice.between(-1, 1) + dice.between(-1, 1) * canvas.x + dice.between(-1, 1) * canvas.y)
+    image = (ground + seen * (animal - ground)) * light[:, None] + NOISE * noise(seed, ids, 3, size * size)
+    return (image.clamp_(0, 1) * 255).round_().to(torch.uint8).view(-1, 3, size, size)
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The pixels' places: in the picture (-1..1), from the middle of the body, and on the skin (in cells)."""
+
+    x: Tensor  # 1,P
+    y: Tensor
+    body_x: Tensor  # n,P
+    body_y: Tensor
+    u: Tensor  # n,P
+    v: Tensor
+
+
+def _pose(dice: Dice, size: int) -> Canvas:
+    axis = (torch.arange(size) + 0.5) / size * 2 - 1
+    x, y = axis.repeat(size)[None], axis.repeat_interleave(size)[None]
+    body_x, body_y = x - dice.between(-SHIFT, SHIFT), y - dice.between(-SHIFT, SHIFT)
+    turn = math.tau * dice.between(-TURN / 2, TURN / 2)
+    scale = CELLS / 2 * dice.between(-SIZE, SIZE).exp()
+    aspect = dice.between(-ASPECT, ASPECT).exp()
+    u = (body_x * turn.cos() + body_y * turn.sin()) * scale * aspect
+    v = (body_y * turn.cos() - body_x * turn.sin()) * scale / aspect
+    rate, phase = dice.between(1.5, 3.0), dice.between(0, math.tau)
+    u = u + WARP * torch.sin(rate * v + phase) + dice.between(-0.5, 0.5)
+    v = v + WARP * torch.sin(rate * u + dice.between(0, math.tau)) + dice.between(-0.5, 0.5)
+    return Canvas(x, y, body_x, body_y, u, v)
+
+
+def _ink(dice: Dice, canvas: Canvas, field: patterns.Field, free: Tensor, species: Tensor, edge: float) -> Tensor:
+    level = field(canvas.u, canvas.v, free) - dice.between(-WEIGHT, WEIGHT)
+    ink = patterns.filled(level, edge)
+    strength = dice.between(*STRENGTH)
+    for s, detail in enumerate(patterns.DETAILS):
+        rows = (species == s).nonzero().flatten()
+        ink[rows] += strength[rows] * (detail(level[rows], edge) - ink[rows])
+    dark = dice.chance(DARK)
+    return dark * ink + (1 - dark) * (1 - ink)
+
+
+def _body(dice: Dice, canvas: Canvas) -> Tensor:
+    """How much of each pixel is animal: a round body with two and three bulges."""
+    angle = torch.atan2(canvas.body_y, canvas.body_x)
+    bulges = dice.between(-0.5, 0.5) * torch.cos(2 * angle) + dice.between(-0.25, 0.25) * torch.cos(3 * angle)
+    outline = 1.15 + BODY * (dice.between(-0.5, 0.5) + bulges)
+    return torch.sigmoid((outline - torch.hypot(canvas.body_x, canvas.body_y)) / 0.05)
+
+
+def _bar(dice: Dice, canvas: Canvas) -> Tensor:
+    turn = dice.between(0, math.tau)
+    away = (canvas.x * turn.cos() + canvas.y * turn.sin() - dice.between(-0.7, 0.7)).abs()
+    return dice.chance(BARS) * torch.sigmoid((dice.between(0.08, 0.16) - away) / 0.03)
+
+
+def _colour(dice: Dice, hue: tuple[float, float], value: tuple[float, float]) -> Tensor:
+    """Red, green and blue of a drawn hue, saturation and value, [n,3,1]."""
+    h, s, v = dice.between(*hue), dice.between(*SATURATION), dice.between(*value)
+    k = (torch.tensor([5.0, 3.0, 1.0]) + 6 * h).remainder(6)
+    return (v - v * s * torch.minimum(k, 4 - k).clamp(0, 1))[:, :, None]
