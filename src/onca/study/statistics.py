@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean, stdev, variance
 from typing import Literal, get_args
 
 from scipy import stats
@@ -79,9 +79,14 @@ def unpaired_p(a: Sequence[float], b: Sequence[float]) -> float | None:
 
     It is not defined when either side has one value, nor when neither side varies at all.
     """
-    if min(len(a), len(b)) < 2 or stdev(a) == stdev(b) == 0:
+    if min(len(a), len(b)) < 2:
         return None
-    return float(stats.ttest_ind(a, b).pvalue)
+    freedom = len(a) + len(b) - 2
+    pooled = ((len(a) - 1) * variance(a) + (len(b) - 1) * variance(b)) / freedom
+    if pooled == 0:
+        return None
+    t = (mean(a) - mean(b)) / math.sqrt(pooled * (1 / len(a) + 1 / len(b)))
+    return float(2 * stats.t.sf(abs(t), freedom))
 
 
 def verdict(rule: Rule, paired: Estimate) -> Verdict:

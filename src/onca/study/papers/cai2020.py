@@ -190,12 +190,14 @@ def _headline(judged: Judged, shown: str, contradicted: str) -> str:
 
 
 def _sentences(*forms: tuple[Judged, str]) -> tuple[str, ...]:
-    """Each form with what was found; what was not tested says nothing."""
-    return tuple(
-        form.format(words(j.difference.estimate), t=j.claim.temperature, outcome=j.outcome, reason=j.reason)
-        for j, form in forms
-        if j.difference is not None
-    )
+    """Each form with what was found, and with the caution that belongs to it; what was not tested says nothing."""
+    sentences = []
+    for j, form in forms:
+        if j.difference is not None:
+            outcome = ", ".join(filter(None, (j.outcome, j.caution)))
+            found = words(j.difference.estimate)
+            sentences.append(form.format(found, t=j.claim.temperature, outcome=outcome, reason=j.reason))
+    return tuple(sentences)
 
 
 PAPER = Paper(
