@@ -197,7 +197,7 @@ def easiest(percent: Any, by: Difficulty = cosine) -> Selector:
 
 
 def nearest(k: Any, by: Difficulty = cosine) -> Selector:
-    return ranked(by, lambda now, n: (0, now.number(k)))
+    return ranked(by, lambda now, n: (0, min(n, now.number(k))))
 
 
 def farthest(k: Any, by: Difficulty = cosine) -> Selector:
