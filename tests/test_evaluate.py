@@ -5,7 +5,7 @@ import io
 import itertools
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
+from onca.data import ImageSet
 from onca.encoders import make
 from onca.evaluate import Confusion, assess, confusions, features, knn, knn_top1, linear, linear_probe
 
@@ -321,18 +322,7 @@ def test_levels_that_are_not_coarser_are_left_out():
 # ---- features of image sets
 
 
-@dataclass
-class Pixels:
-    """An image set in memory."""
-
-    pixels: torch.Tensor
-    label: torch.Tensor
-
-    def __len__(self):
-        return len(self.pixels)
-
-    def take(self, rows):
-        return self.pixels[rows]
+RGB = ("red", "green", "blue")
 
 
 def pixels(count, seed=0):
@@ -341,7 +331,12 @@ def pixels(count, seed=0):
     label = torch.randint(3, (count,), generator=generator)
     values = torch.randint(150, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
     values[torch.arange(count), label] += 100
-    return Pixels(values, label)
+    return image_set(values, label)
+
+
+def image_set(values, label):
+    levels = {"blue or not": (torch.where(label < 0, -1, label // 2), ("no", "yes")), "channel": (label, RGB)}
+    return ImageSet(values, label, torch.arange(len(label)), RGB, levels, "made here")
 
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -372,8 +367,9 @@ def test_features_leave_the_encoder_as_it_was():
     features(made, images, MEAN, STD)
     assert all(torch.equal(before[name], tensor) for name, tensor in made.state_dict().items())
     assert made.training and not made.backbone[1].training and made.backbone[4].training
-    with pytest.raises(RuntimeError):
-        features(made, Pixels(torch.zeros(3, 5, 8, 8, dtype=torch.uint8), images.label), MEAN, STD)
+    made.head[0] = torch.nn.Linear(3, 3)
+    with pytest.raises(RuntimeError, match="shape"):
+        features(made, images, MEAN, STD, layer="head")
     assert made.training and not made.backbone[1].training and made.backbone[4].training
 
 
@@ -395,17 +391,29 @@ def test_features_refuse():
 
 def test_assess_leaves_out_what_has_no_label_and_says_so():
     train, test = pixels(200, seed=1), pixels(60, seed=2)
-    full = assess(encoder(), train, test, 3, MEAN, STD, k=5)
+    full = assess(encoder(), train, test, MEAN, STD, k=5)
     assert full["linear_top1"] > 75 and full["knn_top1"] > 60 and full["linear_top5"] == 100
     assert (full["images"], full["unlabelled"], full["layer"], full["knn_k"]) == (60, 0, "backbone", 5)
-    unlabelled = Pixels(test.pixels, test.label.index_fill(0, torch.arange(10), -1))
-    part = assess(encoder(), train, unlabelled, 3, MEAN, STD, k=5)
+    assert set(full["confusions"]) == {"blue or not"}
+    assert full["confusions"]["blue or not"].errors == (full["predictions"] != test.label).sum()
+    part = assess(
+        encoder(), train, image_set(test.pixels, test.label.index_fill(0, torch.arange(10), -1)), MEAN, STD, k=5
+    )
     assert (part["images"], part["unlabelled"]) == (50, 10)
     assert torch.equal(part["predictions"], full["predictions"][10:])
-    assert torch.equal(part["scored"], torch.arange(10, 60)) and torch.equal(part["labels"], test.label[10:])
-    nothing = Pixels(test.pixels, torch.full_like(test.label, -1))
+    assert torch.equal(part["labels"], test.label[10:])
+    fewer = assess(
+        encoder(), image_set(train.pixels, train.label.index_fill(0, torch.arange(9), -1)), test, MEAN, STD, k=5
+    )
+    assert (fewer["images"], fewer["unlabelled"]) == (60, 9)
+
+
+def test_assess_refuses():
+    train, test = pixels(200, seed=1), pixels(60, seed=2)
     with pytest.raises(ValueError, match="no image of the test set has a label"):
-        assess(encoder(), train, nothing, 3, MEAN, STD)
+        assess(encoder(), train, image_set(test.pixels, torch.full_like(test.label, -1)), MEAN, STD)
+    with pytest.raises(ValueError, match="classes differ: 3 names to train on, 4 to test on"):
+        assess(encoder(), train, replace(test, names=("black", *RGB)), MEAN, STD)
 
 
 # ---- real images

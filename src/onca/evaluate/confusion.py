@@ -1,10 +1,11 @@
 """Where errors go: how many stay within the same family, genus, superclass ..."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from onca.data.imageset import Levels
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,7 @@ class Confusion:
     errors: int
 
 
-def confusions(
-    predictions: Tensor, labels: Tensor, levels: Mapping[str, tuple[Tensor, tuple[str, ...]]]
-) -> dict[str, Confusion]:
+def confusions(predictions: Tensor, labels: Tensor, levels: Levels) -> dict[str, Confusion]:
     """For each level coarser than the labels, the errors that stay within a group of that level.
 
     predictions, labels [M]; levels as of an image set of the same M rows: name -> (group of each row [M], names). A

@@ -2,30 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from onca.data import ImageSet
 from onca.encoders import Encoder
 
 LAYERS = ("backbone", "head")
 
 
-class Images(Protocol):
-    """What is needed of an image set."""
-
-    @property
-    def label(self) -> Tensor: ...  # [N] int64, -1 is unknown
-
-    def __len__(self) -> int: ...
-
-    def take(self, rows: Tensor) -> Tensor: ...  # uint8 [n,3,H,W]
-
-
 def features(
     encoder: Encoder,
-    images: Images,
+    images: ImageSet,
     mean: Sequence[float],
     std: Sequence[float],
     *,
