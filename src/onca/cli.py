@@ -7,15 +7,16 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from onca import report as pages
-from onca import study as studies
 from onca import train as training
 from onca.part import nearest
 from onca.train import Run
+
+if TYPE_CHECKING:
+    from onca.study import Grid, Outcome
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit codes besides 0
 
@@ -114,6 +115,8 @@ def study(
         batch: another batch size.
         queue: another length of MoCo's queue.
     """
+    from onca import study as studies  # here, so that the other verbs start without scipy and the chart library
+
     asked = {"epochs": epochs, "images": images, "encoder": encoder, "batch": batch, "queue": queue}
     changes = {name: value for name, value in asked.items() if value is not None}
     plan = studies.grid(name, preset, data, host, seeds, runs, **changes)
@@ -143,6 +146,8 @@ def report(folder: tyro.conf.Positional[str]) -> Path:
     Args:
         folder: of a run or of a study.
     """
+    from onca import report as pages
+
     place = Path(folder)
     one = (place / "run.json").exists()
     page = pages.run_page(place) if one else pages.write_study(place, pages.read_study(place))
@@ -150,7 +155,71 @@ def report(folder: tyro.conf.Positional[str]) -> Path:
     return page
 
 
-VERBS: dict[str, Callable[..., Any]] = {"train": train, "evaluate": evaluate, "study": study, "report": report}
+def data_list() -> None:
+    """List the sources of images, and which of them are here."""
+    from onca.data import list_sources
+
+    for row in list_sources():
+        print(f"{row.source}\n    {row.holds}\n    {row.where}")
+
+
+def data_sheet(
+    source: tyro.conf.Positional[str],
+    file: tyro.conf.Positional[str] = "sheet.png",
+    size: int | None = None,
+    each: int = 6,
+    classes: int = 64,
+) -> Path:
+    """Draw a contact sheet: some training images of each class.
+
+    For example:
+      onca data sheet world coats.png
+      onca data sheet npz:../data/cifar100 --each 10 --classes 20
+
+    Args:
+        source: of images (`onca data list`).
+        file: the picture to write, a PNG.
+        size: pixels of an image's side (None: their own).
+        each: images of a class.
+        classes: how many classes.
+    """
+    from onca.data import sheet
+
+    path = sheet(source, file, size=size, each=each, classes=classes)
+    print(path)
+    return path
+
+
+def data_pack(
+    folder: tyro.conf.Positional[str], file: tyro.conf.Positional[str], bad: Literal["refuse", "skip"] = "refuse"
+) -> dict[str, int]:
+    """Pack a folder of images (one sub-folder a class) into one .npz file.
+
+    For example:
+      onca data pack photographs photographs.npz
+      onca train --data npz:photographs.npz --size 64
+
+    Args:
+        folder: of images.
+        file: the pack to write.
+        bad: images that cannot be decoded: refuse names the first, skip leaves them out.
+    """
+    from onca.data import pack
+
+    counts = pack(folder, file, bad=bad)
+    print(f"{file}: " + ", ".join(f"{number:,} {what}" for what, number in counts.items()))
+    return counts
+
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "study": study,
+    "report": report,
+    "data list": data_list,
+    "data sheet": data_sheet,
+    "data pack": data_pack,
+}
 """What stands after `onca`: one word or two."""
 
 
@@ -190,8 +259,10 @@ def _help(given: Sequence[str]) -> int:
     return 0
 
 
-def _write(plan: studies.Grid, outcome: studies.Outcome) -> None:
+def _write(plan: Grid, outcome: Outcome) -> None:
     """Writes the study's files and prints the verdicts and where the report is."""
+    from onca import report as pages
+
     if not outcome.rows:
         return
     result = pages.StudyResult(**vars(outcome))

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from onca.encoders import make
 from onca.study.grid import Grid
@@ -36,6 +35,8 @@ class Cost:
 
 def cost(run: Run, images: int, size: int) -> Cost:
     """Estimates a run on `images` training images of `size` pixels, good to a factor of 1.5 on a quiet machine."""
+    from torch.utils.flop_counter import FlopCounterMode  # loads triton
+
     place = device(run.device)
     dtype = precision(run.precision, place)
     with torch.random.fork_rng(), torch.device("meta"):
@@ -120,7 +121,7 @@ def images_of(run: Run) -> tuple[int, int]:
         images, size = PUBLIC[run.data]
         return min(images, run.images or images), run.size or size
     train = load_data(run).train
-    return len(train), run.size or train.take(torch.zeros(1, dtype=torch.int64)).shape[-1]
+    return len(train), run.size or min(train.shape)
 
 
 def _span(seconds: float) -> str:

@@ -9,7 +9,7 @@ import time
 import traceback
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -22,8 +22,8 @@ TICK_SECONDS = 0.3  # between two ticks of one run
 
 
 @lru_cache(maxsize=1)
-def _data(source: str, size: int | None, images: int | None) -> Splits:
-    return load_data(Run(data=source, size=size, images=images))
+def _data(source: str, size: int | None, images: int | None, bad: Literal["refuse", "skip"]) -> Splits:
+    return load_data(Run(data=source, size=size, images=images, bad=bad))
 
 
 def work() -> None:
@@ -45,7 +45,7 @@ def work() -> None:
                 tell("tick", **asdict(tick))
 
         try:
-            data = _data(run.data, run.size, run.images)
+            data = _data(run.data, run.size, run.images, run.bad)
             result = train(run, resume=begun(run), watch=watch, data=data)
             if run.method == "infonce":  # the baseline: whose negatives does the loss come from?
                 write_loss_share(run, data, LOSS_BANDS)

@@ -45,7 +45,7 @@ def evaluate(
     run = load_run(Path(folder))
     network, facts = load_network(run)
     if data is None:
-        data = load(on or run.data, size=facts["size"], images=None if on else run.images)
+        data = load(on or run.data, size=facts["size"], images=None if on else run.images, bad=run.bad)
     return {"epoch": facts["epoch"], "on": on or run.data, **measure(network, data, level, split)}
 
 

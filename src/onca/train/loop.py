@@ -58,7 +58,7 @@ class Training:
 
 def load_data(run: Run) -> Splits:
     """The data of a run. Subsets and splits belong to the data, so they are the same for every seed."""
-    return load(run.data, size=run.size, images=run.images)
+    return load(run.data, size=run.size, images=run.images, bad=run.bad)
 
 
 def start(run: Run, data: Splits) -> Training:
@@ -75,7 +75,7 @@ def start(run: Run, data: Splits) -> Training:
     network = assemble.network(run, mean, std, place)
     host = assemble.host(run, network, method, place)
     weights = optimiser(run, host.parameters())
-    recipe = views.recipe(run.views, run.size or data.train.take(torch.zeros(1, dtype=torch.int64)).shape[-1])
+    recipe = views.recipe(run.views, run.size or min(data.train.shape))
     per_epoch = len(sizes(len(data.train), run.batch, run.splits))
     training = Training(run, data.train, pixels, recipe, network, host, method, weights, per_epoch)
     found = load_checkpoint(run.folder / "checkpoint", place)

@@ -49,6 +49,8 @@ class Run:
     """at most so many training images (None: all)"""
     size: int | None = None
     """pixels of an image's side (None: their own)"""
+    bad: Literal["refuse", "skip"] = "refuse"
+    """images that cannot be decoded: refuse names the first, skip leaves them out and warns"""
     batch: int = 256
     """images a step"""
     queue: int = 4096
@@ -91,8 +93,10 @@ class Run:
         for name in ("dim", "batch", "queue", "epochs", "splits"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be 1 or more; got {getattr(self, name)}")
-        if self.batch % self.splits:
-            raise ValueError(f"--batch {self.batch} cannot be cut into --splits {self.splits} equal parts: change one")
+        if self.batch % self.splits or self.batch < 2 * self.splits:
+            raise ValueError(
+                f"--batch {self.batch} with --splits {self.splits}: batch norm needs equal parts of two images or more"
+            )
         if self.schedule == "one_cycle" and self.warmup:
             raise ValueError("--schedule one_cycle has a rise of its own: leave --warmup 0, or take --schedule cosine")
         if self.warmup < 0 or self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.momentum <= 1:

@@ -1,0 +1,112 @@
+"""The demo's training step: images/s, and where its time goes.
+
+One thread, 4,096 keys, the demo's encoder and batch. The least of 40 steps with a full queue; `encoders` is forward and
+backward, `loss` the method on its pools, `rest` momentum update, optimiser and queue.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from onca.train import Run, load_data
+from onca.train.batches import batches
+from onca.train.loop import Training, make_batch, start
+
+WARM_UP, STEPS = 20, 40
+METHODS = (
+    "infonce",
+    "chain(keep(window(95, 100)), infonce)",
+    "chain(keep(window(90, 95)), infonce)",
+    "chain(drop(window(95, 100)), infonce)",
+    "chain(drop(hardest(0.1), refill=True), infonce)",
+    "chain(drop(same_class, refill=True), infonce)",
+)
+PARTS = ("views", "encoders", "loss", "rest")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Milliseconds of each part of a step, and images per second."""
+
+    method: str
+    milliseconds: dict[str, float]
+    images_per_second: float
+
+    @property
+    def overhead(self) -> float:
+        """Share of the step that is not encoders, 0..1."""
+        return 1 - self.milliseconds["encoders"] / sum(self.milliseconds.values())
+
+
+def measure(method: str, runs: str) -> Row:
+    """Times single steps of the demo's run with `method`."""
+    run = Run(method=method, images=6000, size=32, runs=runs)
+    training = start(run, load_data(run))
+    training.host.train()
+    rows = [row for epoch in range(4) for row in batches(len(training.images), run.batch, 1, run.seed, epoch)]
+    times = [step(training, some) for some in rows[: WARM_UP + STEPS] if len(some) == run.batch][-STEPS:]
+    parts = {part: 1e3 * min(one[part] for one in times) for part in PARTS}
+    return Row(method, parts, 1e3 * run.batch / sum(parts.values()))
+
+
+def step(training: Training, rows: torch.Tensor) -> dict[str, float]:
+    """What `loop.advance` does, with a clock: seconds of each part."""
+    clock = Clock(training.pixels.device)
+    with clock("views"):
+        batch = make_batch(training, rows)
+    with clock("rest"):
+        training.host.before_step()
+    with clock("encoders"):
+        pools = training.host.pools(batch)
+    with clock("loss"):
+        loss = training.host.loss(pools, training.method)
+    with clock("encoders"):
+        training.optimiser.zero_grad()
+        torch.autograd.backward(loss)
+    with clock("rest"):
+        training.optimiser.step()
+        training.host.after_step()
+    training.step += 1
+    return clock.seconds
+
+
+class Clock:
+    """Adds up the seconds of what runs inside `with clock(name)`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        self.wait()
+        begun = time.perf_counter()
+        yield
+        self.wait()
+        self.seconds[part] += time.perf_counter() - begun
+
+
+def main() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    torch.set_num_threads(1)
+    table = Table(
+        "method", *(f"{part} ms" for part in PARTS), "not encoders", "images/s", title="demo step, one thread"
+    )
+    with tempfile.TemporaryDirectory() as runs:
+        for method in METHODS:
+            row = measure(method, runs)
+            cells = [f"{row.milliseconds[part]:.1f}" for part in PARTS]
+            table.add_row(method, *cells, f"{row.overhead:.0%}", f"{row.images_per_second:,.0f}")
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
