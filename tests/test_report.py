@@ -276,7 +276,7 @@ STEPS = [json.dumps({"epoch": s / 10, "step": s, "loss": 8 - s / 10, "images_per
 def test_the_page_of_a_run(tmp_path: Path) -> None:
     place = run_page(put_run(tmp_path, [*STEPS, '{"epoch": 4, "st']))  # the last line was cut off
     text = place.read_text(encoding="utf-8")
-    assert "55.40" in text and "40 entries up to step 39" in text and "4.1000" in text
+    assert "55.40" in text and "40 logged up to step 39" in text and "4.1000" in text
     assert "alert(1)" in text and "<script>alert" not in text
     assert not any("src" in attributes for _, attributes in Elements(place).found)
 

@@ -204,7 +204,7 @@ def stretches(parts: Sequence[Stretch], axis: str) -> Chart:
 
 def trace(values: Sequence[Mapping[str, float]], x: str, y: str) -> Chart:
     """A plain curve, such as a loss over steps: rows with the keys x and y."""
-    chart = _data(values).mark_line(style="curve").encode(
+    chart = _data(values).mark_line(style="curve", point=len(values) < 30).encode(
         x=alt.X(f"{x}:Q", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=8)),
         y=alt.Y(f"{y}:Q", scale=alt.Scale(zero=False)),
         tooltip=[f"{x}:Q", alt.Tooltip(f"{y}:Q", format=".4f")],

@@ -94,7 +94,8 @@ def flat(pairs: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]
         elif isinstance(value, list | tuple):
             found.append((prefix + name, ", ".join(map(str, value))))
         else:
-            found.append((prefix + name, "–" if value is None else str(value)))
+            text = f"{value:.6g}" if isinstance(value, float) else "–" if value is None else str(value)
+            found.append((prefix + name, text))
     return found
 
 

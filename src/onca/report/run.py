@@ -70,7 +70,7 @@ def _curves(metrics: list[dict[str, Any]]) -> tuple[Html, ...]:
         return (section("Training", tag("p", "Nothing logged yet.")),)
     thinned = logged[:: -(-len(logged) // MOST_POINTS)]
     last = logged[-1]
-    caption = f"{len(logged)} entries up to step {last['step']}; the last loss is {last['loss']:.4f}."
+    caption = f"{len(logged)} logged up to step {last['step']}; the last loss is {last['loss']:.4f}."
     panels = [Panel(trace([{"step": m["step"], "loss": m["loss"]} for m in thinned], "step", "loss"))]
     speeds = sorted(float(m["images_per_second"]) for m in logged if m.get("images_per_second"))
     if speeds:

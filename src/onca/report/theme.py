@@ -20,6 +20,7 @@ def _theme(*, ink: str, soft: str, line: str, first: str, second: str, good: str
         "background": "transparent",
         "font": FONT,
         "view": {"stroke": None},
+        "point": {"color": first},
         "axis": {
             "labelColor": soft, "labelFontSize": 11, "titleColor": ink, "titleFontWeight": "normal",
             "titleFontSize": 12, "gridColor": line, "domainColor": line, "tickColor": line, "gridOpacity": 0.7,
