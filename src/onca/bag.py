@@ -105,7 +105,7 @@ class Bag:
 
     def first(self, length: int) -> Bag:
         """The entries with the smallest `length` places."""
-        start = min(int(torch.as_tensor(link.place).min()) for link in self.links if link.length)
+        start = min(link.start for link in self.links)
         return replace(self, links=tuple(link.up_to(start + length) for link in self.links))
 
     def tilted(self, tilt: float, shift: Tensor | None, attached: bool = True) -> Bag:
@@ -163,7 +163,7 @@ class Bag:
             scores.append(value.reshape(wanted.shape))
             places.append(place.reshape(wanted.shape))
             ties = ties or tied
-        end = max(int(torch.as_tensor(link.place).max()) + link.length for link in self.links)
+        end = max(link.end for link in self.links)
         return Threshold(score, torch.cat(scores), torch.cat(places), ties, end)
 
     def hits(self, test: Test) -> Tensor:
@@ -203,8 +203,7 @@ class Threshold:
 
         def among(piece: Slice) -> Tensor:
             value, limit = self.by(piece), score[piece.part, None]
-            inside = isinstance(piece.link.place, int) and piece.link.place + piece.link.length <= self.end
-            if inside and not self.tied:
+            if piece.link.end <= self.end and not self.tied:
                 return value >= limit
             return (value > limit) | ((value == limit) & (piece.place[None] <= place[piece.part, None]))
 

@@ -12,8 +12,9 @@ from onca.link import Link
 from onca.memory import Queue
 from onca.method import as_method
 from onca.objectives import Method
-from onca.pool import Negatives, Pool, pool, temperature_at, unit
+from onca.pool import Negatives, Pool, check_temperature, pool, temperature_at, unit
 from onca.schedule import Number
+from onca.sliced import NotFinite
 
 
 def contrast(
@@ -39,17 +40,32 @@ def contrast(
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'reduction must be "mean", "sum" or "none"; got {reduction!r}')
     chosen = as_method(method)
-    made = pool(query, positive, negatives, temperature, **more)
-    loss = chosen(made)
+    try:
+        made = pool(query, positive, negatives, temperature, **more)
+    except ValueError as problem:
+        raise ValueError(f"{chosen}: {problem}") from None
+    loss = losses(made, chosen)
     if notes is not None:
         notes.update(made.notes)
-    if loss.device.type == "cpu":
-        check_finite(loss, made, chosen)
     return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
 
 
+def losses(pool: Pool, method: Method) -> Tensor:
+    """method(pool) [B]. Raises ValueError when one is not finite, naming the input and the row that is not.
+
+    On a GPU the look at the values is left to the training loop, which takes it where it waits anyway.
+    """
+    try:
+        loss = method(pool)
+    except NotFinite:
+        loss = torch.full((len(pool),), torch.nan)
+    if loss.device.type == "cpu":
+        check_finite(loss, pool, method)
+    return loss
+
+
 def check_finite(loss: Tensor, pool: Pool, method: Method) -> None:
-    """Raises ValueError when a loss [B] is not finite, naming the input and the row that is not."""
+    """Raises ValueError when a loss [B] is not finite, naming the first input and row that is not."""
     if bool(torch.isfinite(loss).all()):
         return
     query = int((~torch.isfinite(loss)).nonzero()[0])
@@ -60,7 +76,7 @@ def check_finite(loss: Tensor, pool: Pool, method: Method) -> None:
         bad = (~torch.isfinite(value)).any(-1).nonzero()
         if len(bad):
             row = ", ".join(str(place) for place in bad[0].tolist())
-            raise ValueError(f"the loss of query {query} is not finite: {name}, row {row} holds nan or inf")
+            raise ValueError(f"{method}: the loss is not finite: {name}, row {row} holds nan or inf")
     raise ValueError(
         f"the loss of query {query} is not finite although all inputs are: {method} at temperature {pool.temperature}"
     )
@@ -87,8 +103,7 @@ class Contrast(nn.Module):
         self.memory = memory
         self.notes: dict[str, Any] = {}
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        if isinstance(temperature, int | float):
-            temperature_at(temperature, None)
+        check_temperature(temperature)
 
     step: Tensor
 
@@ -107,8 +122,11 @@ class Contrast(nn.Module):
         normalised here. Raises ValueError as `onca.contrast` does.
         """
         if query.shape != key.shape or query.dim() != 2 or query.shape[1] != self.memory.dim:
-            dim = self.memory.dim
-            raise ValueError(f"query and key must both be [B,{dim}]; got {list(query.shape)} and {list(key.shape)}")
+            want, have = f"[B,{self.memory.dim}]", f"{list(query.shape)} and {list(key.shape)}"
+            raise ValueError(f"{self.method}: query and key must both be {want}; got {have}")
+        for name, value in (("index", index), ("label", label)):
+            if value is not None and value.shape != query.shape[:1]:
+                raise ValueError(f"{self.method}: {name} must be [{len(query)}]; got {list(value.shape)}")
         wide = torch.promote_types(query.dtype, torch.float32)
         query, key = unit(query.to(wide)), unit(key.to(wide))
         pool = Pool(
@@ -123,10 +141,8 @@ class Contrast(nn.Module):
             step=int(self.step),
             seed=int(self.step),
         )
-        loss = self.method(pool)
+        loss = losses(pool, self.method)
         self.notes = pool.notes
-        if loss.device.type == "cpu":
-            check_finite(loss, pool, self.method)
         if self.training:
             self.memory.enqueue(key, index, label)
             self.step += 1

@@ -45,6 +45,16 @@ class Link:
         return self.vectors.shape[-2] if self.rows is None else self.rows.shape[1]
 
     @property
+    def start(self) -> int:
+        """The smallest place."""
+        return self.place if isinstance(self.place, int) else int(self.place.min())
+
+    @property
+    def end(self) -> int:
+        """One more than the largest place."""
+        return self.place + self.length if isinstance(self.place, int) else int(self.place.max()) + 1
+
+    @property
     def elements(self) -> int:
         """Numbers that one query's block needs."""
         return self.length * (self.vectors.shape[1] if self.rows is not None else 1)

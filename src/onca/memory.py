@@ -61,24 +61,23 @@ class Queue(nn.Module):
         self.position.copy_((self.position + len(keys)) % slots)
 
     def negatives(self, query: Tensor, index: Tensor | None = None) -> Bag:
-        """The shown entries as a bag for unit queries [B,D], in the order of the slots; no copy is made."""
-        slots, first = len(self.keys), int(self.position) - self.size
-        spans = [(0, slots)] if not self.reserve else [(max(0, first), int(self.position))]
-        if self.reserve and first < 0:
-            spans.append((slots + first, slots))
-        places = [0, *(stop - start for start, stop in spans)]
-        return Bag(query, tuple(self._link(*span, places[i]) for i, span in enumerate(spans)), query_index=index)
+        """The shown entries as a bag for unit queries [B,D]: in the order of the slots, or, with a reserve, from
+        the oldest on. No key is copied."""
+        if not self.reserve:
+            return Bag(query, (self._link(0, self.size, 0),), query_index=index)
+        oldest, newest = int(self.position) - self.size, int(self.position)
+        spans = _around(oldest, newest, len(self.keys))
+        starts = [0, spans[0][1] - spans[0][0]]
+        links = [self._link(*span, place) for span, place in zip(spans, starts, strict=False)]
+        return Bag(query, tuple(links), query_index=index)
 
     def older(self, query: Tensor, index: Tensor | None = None) -> Bag | None:
         """The reserve, newest first in its places, or None when there is none."""
         if not self.reserve:
             return None
-        slots, newest = len(self.keys), (int(self.position) - self.size) % len(self.keys)  # one behind the newest
-        spans = [(max(0, newest - self.reserve), newest)]
-        if newest < self.reserve:
-            spans.append((slots + newest - self.reserve, slots))
+        behind = int(self.position) - self.size  # one after the newest that is not shown
         links, place = [], self.size
-        for start, stop in spans:
+        for start, stop in reversed(_around(behind - self.reserve, behind, len(self.keys))):
             order = torch.arange(place + stop - start - 1, place - 1, -1, device=self.keys.device)
             links.append(self._link(start, stop, order))
             place += stop - start
@@ -95,3 +94,9 @@ class Queue(nn.Module):
             absent=None if bool((age >= 0).all()) else age < 0,
             place=place,
         )
+
+
+def _around(start: int, stop: int, slots: int) -> list[tuple[int, int]]:
+    """The slots start to stop - 1 of a ring as one or two spans, from the oldest on; start may be negative."""
+    first, last = start % slots, (stop - 1) % slots + 1
+    return [(first, last)] if first < last else [(first, slots), (0, last)]

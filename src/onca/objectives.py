@@ -140,13 +140,13 @@ class debiased(Objective, name="debiased"):
         correction = pool.positives.lse(pool.scale) - pool.positives.count().to(total.dtype).log() + count
         if prior > 0:
             correction = correction + math.log(prior)
-            positive = total > correction
+            positive = ~(total <= correction)  # nan stays nan
             gap = torch.where(positive, correction - total, -1)
             left = total + torch.log1p(-gap.exp()) - math.log1p(-prior)
         else:
             positive, left = torch.ones_like(there), total
         floor = count - pool.scale
-        stands = positive & (left.detach() >= floor)
+        stands = positive & ~(left.detach() < floor)
         estimate = torch.where(stands, left, floor)
         pool.note("floor", (~stands & there).double().mean().item())
         first = first_positive(pool)

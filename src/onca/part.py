@@ -7,6 +7,7 @@ table rows and on the command line, so `str(read(text))` is `text` up to white s
 from __future__ import annotations
 
 import ast
+import copy
 import io
 import tokenize
 from typing import Any, ClassVar, TypeVar
@@ -111,7 +112,7 @@ def read(text: str) -> Part:
     value = _build(tree, source)
     if not isinstance(value, Part):
         raise ValueError(f"cannot read {source!r}: it is {_what(value)}, not an expression of parts")
-    return value
+    return _respell(value, source)
 
 
 def _what(value: Any) -> str:
@@ -133,15 +134,18 @@ def _build(node: ast.expr, source: str, inside: str = "") -> Any:
         case ast.Tuple(elts=items) if inside == "total":
             return tuple(_build(item, source) for item in items)
         case ast.UnaryOp(op=ast.Invert(), operand=operand):
-            return _respell(_operate("~", [_build(operand, source)], source), node, source)
+            return _respell(_operate("~", [_build(operand, source)], source), _words(node, source))
         case ast.BinOp(left=left, op=ast.BitAnd() | ast.BitOr() as op, right=right):
             sign = "&" if isinstance(op, ast.BitAnd) else "|"
             sides = [_build(left, source), _build(right, source)]
-            return _respell(_operate(sign, sides, source), node, source)
+            return _respell(_operate(sign, sides, source), _words(node, source))
         case ast.Call(func=ast.Name(id=name)):
-            return _respell(_call(node, name, source), node, source)
-    part = ast.get_source_segment(source, node) or source
-    raise ValueError(f"cannot read {source!r}: {part!r} has no place in an expression")
+            return _respell(_call(node, name, source), _words(node, source))
+    raise ValueError(f"cannot read {source!r}: {_words(node, source)!r} has no place in an expression")
+
+
+def _words(node: ast.expr, source: str) -> str:
+    return ast.get_source_segment(source, node) or source
 
 
 def _operate(sign: str, sides: list[Any], source: str) -> Any:
@@ -172,12 +176,13 @@ def _call(node: ast.Call, name: str, source: str) -> Part:
     return part
 
 
-def _respell(part: Part, node: ast.expr, source: str) -> Part:
+def _respell(part: Part, words: str) -> Part:
     """Gives a part the words it was read from, so that written defaults and spellings of numbers stay."""
-    import copy
-
+    text = _tidy(words)
+    if text == str(part):
+        return part
     respelt = copy.copy(part)
-    object.__setattr__(respelt, "_text", _tidy(ast.get_source_segment(source, node) or source))
+    object.__setattr__(respelt, "_text", text)
     return respelt
 
 

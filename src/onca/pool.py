@@ -11,7 +11,7 @@ from torch import Tensor
 
 from onca.bag import Bag
 from onca.link import Link
-from onca.schedule import Number, check_number, number_at
+from onca.schedule import Number, Schedule, check_number, number_at
 
 Negatives = Tensor | Sequence[Tensor]
 Known = Tensor | Sequence[Tensor | None] | None
@@ -68,6 +68,13 @@ class Pool:
     def note(self, name: str, value: Any) -> None:
         """Reports a number of this step; it reaches `notes`, and metrics.jsonl in a run."""
         self.notes[name] = value
+
+
+def check_temperature(temperature: Number) -> None:
+    """Raises ValueError unless it is a number above 0 or a schedule."""
+    check_number("temperature", temperature, "temperature")
+    if not isinstance(temperature, Schedule):
+        temperature_at(temperature, None)
 
 
 def temperature_at(temperature: Number, epoch: float | None) -> float:

@@ -149,7 +149,8 @@ def log_sum_exp(scale: float, tilt: float, attached: bool) -> Reducer:
 
     def reducer(pieces: list[Slice], _: list[Tensor], slopes: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         weights = [masked(piece, piece.score * (scale + tilt), -torch.inf) for piece in pieces]
-        top = torch.stack([w.amax(1) for w in weights if w.shape[1]]).amax(0)
+        nothing = weights[0].new_full((len(weights[0]),), -torch.inf)
+        top = torch.stack([nothing, *(w.amax(1) for w in weights if w.shape[1])]).amax(0)
         reference = torch.where(torch.isneginf(top), 0, top)
         weights = [w.sub_(reference[:, None]).exp_() for w in weights]
         total = torch.stack([w.sum(1) for w in weights]).sum(0)
@@ -194,6 +195,10 @@ def masked(piece: Slice, values: Tensor, fill: float) -> Tensor:
     return torch.where(piece.present(), values, fill)
 
 
+class NotFinite(ValueError):
+    """A score is nan, so that ranks mean nothing."""
+
+
 def count(there: Tensor) -> Tensor:
     """How many of each row hold: [b,n] bool -> [b] int64."""
     if there.device.type == "cpu":  # numpy counts bytes; torch widens every one of them to an int64 first
@@ -205,8 +210,10 @@ def edges(values: Tensor, k: Tensor, number: Tensor, place: Tensor) -> tuple[Ten
     """(score, place, whether scores tie there) of the k-th entry of each row in a stable descending order.
 
     Shapes: values [b,N] with -inf where nothing is, k [b,E], number of entries [b], place [N]. k = 0 (or an empty row)
-    gives (inf, -1).
+    gives (inf, -1). Raises NotFinite where a score is nan: a comparison would quietly pass over it.
     """
+    if values.shape[1] and bool(values.amax(1).isnan().any()):
+        raise NotFinite("a score is not a number: queries or keys hold nan or inf")
     k = torch.minimum(k, number[:, None])
     threshold, places = values.new_full(k.shape, torch.inf), torch.full_like(k, -1)
     tied, in_order = False, bool((place[1:] > place[:-1]).all())

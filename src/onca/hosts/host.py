@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from onca.objectives import Method
-from onca.pool import Pool, temperature_at
+from onca.pool import Pool, check_temperature
 from onca.schedule import Number
 
 
@@ -39,8 +39,7 @@ class Host(nn.Module):
         self.temperature = temperature
         self.seed = seed
         self.notes: dict[str, Any] = {}
-        if isinstance(temperature, int | float):
-            temperature_at(temperature, None)
+        check_temperature(temperature)
 
     def before_step(self) -> None:
         """Momentum updates, from the weights as they are before this step's optimiser step."""
