@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from onca.data import ImageSet, Splits, load
-from onca.evaluate import assess, confusions
+from onca.evaluate import assess
 from onca.method import as_method
 from onca.part import nearest
 from onca.train import assemble
@@ -78,22 +78,19 @@ def measure(network: Network, data: Splits, level: str | None = None, split: Par
         network.encoder,
         bank,
         asked,
-        len(bank.names),
         network.mean.flatten().tolist(),
         network.std.flatten().tolist(),
         k=min(NEIGHBOURS, max(1, int((bank.label >= 0).sum()))),
         bf16=network.dtype == torch.bfloat16,
     )
-    scored = found.pop("scored").cpu()
-    levels = {name: (group[scored], names) for name, (group, names) in asked.levels.items()}
-    where = confusions(found.pop("predictions").cpu(), found.pop("labels").cpu(), levels)
+    del found["labels"], found["predictions"]
     return {
         **{name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()},
         "split": split,
         "level": level,
         "classes": len(bank.names),
         "train_images": len(bank),
-        "confusions": {name: asdict(confusion) for name, confusion in where.items()},
+        "confusions": {name: asdict(confusion) for name, confusion in found["confusions"].items()},
         "seconds": round(time.perf_counter() - begun, 2),
     }
 
