@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import oracle
 import pytest
 import torch
@@ -106,6 +107,13 @@ def test_parts_made_in_python_print_as_expressions() -> None:
     assert str(onca.total((1.0, onca.infonce), (onca.after(30, 0.6), onca.mass))) == (
         "total((1.0, infonce), (after(30, 0.6), mass))"
     )
+
+
+@pytest.mark.parametrize("number", [np.float64(0.1), np.float64(5)])
+def test_numbers_of_numpy_print_as_numbers(number: float) -> None:
+    part = onca.hardest(number)
+    assert onca.read(str(part)) == part
+    assert "np" not in str(part)
 
 
 def test_parentheses_are_printed_where_they_change_the_meaning() -> None:

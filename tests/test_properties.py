@@ -131,9 +131,11 @@ def present(pool: Any) -> list[set[int]]:
 # --- windows ---------------------------------------------------------------------------------------------------------
 
 
-@given(cases(), st.lists(percents(), max_size=5), st.sampled_from(["cosine", "support_max", "random"]))
+@given(
+    cases(), st.lists(percents(), max_size=5), st.sampled_from(["cosine", "support_max", "random", "label_distance"])
+)
 def test_windows_that_tile_partition_the_entries(case: Case, cuts: list[str], by: str) -> None:
-    pool = onca.pool(**arguments(case))
+    pool = replace(onca.pool(**arguments(case)), depth=torch.eye(3) + 1)  # of three labels; -1 is no label
     edges = sorted({"0", "100", *cuts}, key=Decimal)
     parts = [chosen(pool, onca.read(f"window({low}, {high}, by={by})")) for low, high in pairwise(edges)]
     for query, everything in enumerate(present(pool)):
