@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from little_pack import write_packs
 from torch import Tensor
 
-from onca.data import Splits, pack
+from onca.data import Splits
 from onca.train import Interrupted, NotSaved, Run, Tick, load_data, train
 from onca.train.checkpoint import load_checkpoint
 from onca.train.run import locked
@@ -38,19 +38,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Packs of small images of four classes: 512 to train, 16 to validate and 64 to test on."""
-    place = tmp_path_factory.mktemp("pack")
-    draw = random.Random(0)
-    for part, count in (("train", 512), ("val", 16), ("test", 64)):
-        for number in range(count):
-            folder = place / part / f"colour {number % 4}"
-            folder.mkdir(parents=True, exist_ok=True)
-            colour = tuple((60 * (number % 4) + 40 * channel + draw.randrange(60)) % 256 for channel in range(3))
-            picture = Image.new("RGB", (12, 12), colour)
-            picture.paste((draw.randrange(256), 0, 0), (0, 0, draw.randrange(1, 12), draw.randrange(1, 12)))
-            picture.save(folder / f"{number}.png")
-        pack(place / part, place / f"{part}.npz")
-    return f"npz:{place}"
+    return write_packs(tmp_path_factory.mktemp("pack"))
 
 
 @pytest.fixture(scope="module")

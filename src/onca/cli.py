@@ -28,7 +28,7 @@ def train(
 ) -> dict[str, Any]:
     """Train an encoder, and evaluate it once after the last epoch.
 
-    The folder RUNS/<hash> receives run.json, metrics.jsonl, checkpoint/, result.json.
+    RUNS/<hash> receives run.json, metrics.jsonl, checkpoint/ and result.json.
 
     For example:
       onca train
@@ -55,9 +55,9 @@ def evaluate(
     level: str | None = None,
     split: Literal["test", "validation"] = "test",
 ) -> dict[str, Any]:
-    """Evaluate a trained encoder: kNN and a linear probe on frozen features.
+    """Evaluate a trained encoder by kNN and a linear probe.
 
-    Prints the numbers, and adds them as a line to RUN/evaluations.jsonl.
+    Features are frozen. Prints the numbers and adds them to RUN/evaluations.jsonl.
 
     For example:
       onca evaluate runs/3f2a90c417de --on npz:../data/cifar10
@@ -91,9 +91,9 @@ def study(
     batch: int | None = None,
     queue: int | None = None,
 ) -> int:
-    """Repeat a paper's comparison with replicates, and write a report with verdicts.
+    """Repeat a paper's comparison with replicates, and report verdicts.
 
-    What is done is skipped and what was cut off goes on: give the same command again.
+    What is done is skipped, what was cut off goes on: give the same command again.
 
     For example:
       onca study cai2020
@@ -193,7 +193,7 @@ def data_sheet(
 def data_pack(
     folder: tyro.conf.Positional[str], file: tyro.conf.Positional[str], bad: Literal["refuse", "skip"] = "refuse"
 ) -> dict[str, int]:
-    """Pack a folder of images (one sub-folder a class) into one .npz file.
+    """Pack a folder of images, one sub-folder a class, into one file.
 
     For example:
       onca data pack photographs photographs.npz
@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             VERBS[verb],
             prog=f"onca {verb}",
             args=given[len(verb.split()) :],
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName),
         )
     except KeyboardInterrupt as stopped:
         print(f"onca: {stopped or 'interrupted'}", file=sys.stderr)
@@ -255,7 +255,7 @@ def _help(given: Sequence[str]) -> int:
     print("usage: onca COMMAND ...\n\nA workbench for the negatives and positives of contrastive learning.\n")
     for verb, function in VERBS.items():
         print(f"  {verb:<12}{(function.__doc__ or '').splitlines()[0]}")
-    print("\n`onca COMMAND --help` shows examples and every flag. Start with: onca study cai2020 --preset demo")
+    print("\n`onca COMMAND --help` shows examples and every flag. Start with:\n  onca study cai2020")
     return 0
 
 

@@ -7,13 +7,14 @@ import warnings
 import torch
 from torch import Tensor
 
+from onca import views
 from onca.data import ImageSet
 from onca.encoders import make, split_batch_norm
 from onca.hosts import Host, MoCo, SimCLR
 from onca.memory import Queue
 from onca.method import refills
 from onca.objectives import Method
-from onca.train.network import Network, precision
+from onca.train.network import Network, device, precision
 from onca.train.run import Run, as_schedule
 
 SAMPLE = 10_000  # images that pixel statistics are taken from where images are decoded anew each time
@@ -49,21 +50,34 @@ class Pixels:
         return mean.float(), deviation.clamp_min(1 / 255).float()
 
 
-def network(run: Run, mean: Tensor, std: Tensor, device: torch.device) -> Network:
+def check(run: Run) -> None:
+    """Refuses what a run names and does not exist, before any data are read.
+
+    Raises:
+        ValueError: no such device, views or encoder.
+    """
+    place = device(run.device)
+    precision(run.precision, place)
+    views.recipe(run.views, run.size or 32)
+    with torch.random.fork_rng(), torch.device("meta"):
+        make(run.encoder, run.head, run.dim)
+
+
+def network(run: Run, mean: Tensor, std: Tensor, place: torch.device) -> Network:
     """The encoder of `run`, with fresh weights from torch's global generator."""
     encoder = make(run.encoder, run.head, run.dim)
     if run.splits > 1:
         split_batch_norm(encoder, run.splits)
-    return Network(encoder, mean, std, precision(run.precision, device)).to(device)
+    return Network(encoder, mean, std, precision(run.precision, place)).to(place)
 
 
-def host(run: Run, encoder: Network, method: Method, device: torch.device) -> Host:
+def host(run: Run, encoder: Network, method: Method, place: torch.device) -> Host:
     """What turns batches into pools; its weights start as those of `encoder`."""
     temperature = as_schedule(run.temperature) if isinstance(run.temperature, str) else run.temperature
     if run.host == "simclr":
-        return SimCLR(encoder, temperature, run.seed).to(device)
+        return SimCLR(encoder, temperature, run.seed).to(place)
     queue = Queue(run.queue, run.dim, reserve=run.queue if refills(method) else 0)
-    return MoCo(encoder, queue, run.momentum, temperature, symmetric=run.symmetric, seed=run.seed).to(device)
+    return MoCo(encoder, queue, run.momentum, temperature, symmetric=run.symmetric, seed=run.seed).to(place)
 
 
 def warn_of_long_queue(run: Run, images: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from onca.data import Splits
+from onca.train.assemble import check
 from onca.train.checkpoint import write_json
 from onca.train.evaluation import measure
 from onca.train.loop import SAVE_SECONDS, fit, load_data, start
@@ -47,6 +48,7 @@ def train(
     if resume and not run.folder.exists():
         refuse_new(run)
     _may_start(run, done, resume)
+    check(run)
     data = data or load_data(run)
     with locked(run.folder), torch.random.fork_rng():
         record(run)
