@@ -10,32 +10,11 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "onca"
 
 # The order of docs/design.md. A name with a slash is a package, whose files may import each other.
-LAYERS = [
-    "part",
-    "schedule",
-    "sliced",
-    "link",
-    "bag",
-    "pool",
-    "difficulty",
-    "select",
-    "identity",
-    "rules",
-    "objectives",
-    "method",
-    "memory",
-    "drop_in",
-    "encoders/",
-    "views/",
-    "data/",
-    "hosts/",
-    "evaluate/",
-    "train/",
-    "study/",
-    "report/",
-    "cli",
-    "__main__",
-]
+LAYERS = (
+    *("part", "schedule", "sliced", "link", "bag", "pool", "difficulty", "select", "identity", "rules"),
+    *("objectives", "method", "memory", "drop_in", "encoders/", "views/", "data/", "hosts/", "evaluate/"),
+    *("train/", "study/", "report/", "cli", "__main__"),
+)
 
 
 def layer(path: Path) -> str:
