@@ -170,6 +170,37 @@ def test_nearest_and_farthest_split_the_ranks(case: Case, k: int) -> None:
         assert len(one & other) == max(0, 2 * min(n, k) - n)
 
 
+@given(cases(), st.integers(0, 35), st.sampled_from(["uniform", "distance"]), st.integers(0, 99))
+def test_a_sample_is_drawn_by_seed_query_and_place(case: Case, n: int, weight: str, seed: int) -> None:
+    drawn = []
+    for width in (1, 3, None):
+        with onca.sliced.rows(width):
+            drawn.append(chosen(onca.pool(**arguments(case), seed=seed), onca.sample(n, weight=weight)))
+    assert drawn[0] == drawn[1] == drawn[2]
+    for everything, some in zip(present(onca.pool(**arguments(case))), drawn[0], strict=True):
+        assert some <= everything and len(some) == min(n, len(everything))
+
+
+def test_samples_differ_by_seed_and_query_and_are_fair() -> None:
+    """4 of 16 for 4,000 queries: each entry is drawn 1,000 times, give or take 5 standard deviations of 27."""
+    query, keys = torch.ones(4000, 2), torch.ones(16, 2)
+    hits = []
+    for seed in (1, 2):
+        pool = onca.pool(query, query, keys, seed=seed)
+        hits.append(pool.negatives.hits(onca.sample(4)(pool, pool.negatives)))
+        assert len({frozenset(x) for x in chosen(pool, onca.sample(4))}) > 1000  # of 1820
+    assert not torch.equal(*hits)
+    assert int((torch.stack(hits) - 1000).abs().max()) < 5 * 27.4
+
+
+@given(cases(), SELECTORS)
+def test_hits_are_the_columns_of_rows(case: Case, text: str) -> None:
+    pool = onca.pool(**arguments(case))
+    selector = onca.read(text)
+    hits = pool.negatives.hits(selector(pool, pool.negatives)).tolist()
+    assert hits == [sum(place in some for some in chosen(pool, selector)) for place in range(len(pool.negatives))]
+
+
 # --- rules -----------------------------------------------------------------------------------------------------------
 
 
