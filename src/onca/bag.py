@@ -105,8 +105,9 @@ class Bag:
 
     def first(self, length: int) -> Bag:
         """The entries with the smallest `length` places."""
-        start = min(link.start for link in self.links)
-        return replace(self, links=tuple(link.up_to(start + length) for link in self.links))
+        links = [link for link in self.links if link.length]
+        end = min((link.start for link in links), default=0) + length
+        return replace(self, links=tuple(link.up_to(end) for link in links if link.start < end))
 
     def tilted(self, tilt: float, shift: Tensor | None, attached: bool = True) -> Bag:
         """Every entry weighs exp(tilt * score + shift) times what it did. shift [B]."""
