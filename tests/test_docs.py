@@ -80,7 +80,8 @@ def test_the_readme_example_is_short_and_prints_three_losses() -> None:
 def commands() -> Iterator[tuple[str, str]]:
     """Every `onca ...` of a shell block or a code span, with its page."""
     for page in PAGES:
-        lines = [line for block in fences(page, "sh") for line in block.splitlines()] + spans(page)
+        blocks = [block.replace("\\\n", " ") for block in fences(page, "sh")]
+        lines = [line for block in blocks for line in block.splitlines()] + spans(page)
         yield from ((name(page), line) for line in dict.fromkeys(lines) if re.match("onca [a-z]", line))
 
 
