@@ -1,4 +1,4 @@
-"""The demo's training step: images/s, and where its time goes.
+"""The demo's training step: images/s, and where its time goes: `python -m benchmarks.step`.
 
 One thread, 4,096 keys, the demo's encoder and batch. The least of 40 steps with a full queue; `encoders` is forward and
 backward, `loss` the method on its pools, `rest` momentum update, optimiser and queue.
@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
@@ -30,29 +29,18 @@ METHODS = (
 PARTS = ("views", "encoders", "loss", "rest")
 
 
-@dataclass(frozen=True)
-class Row:
-    """Milliseconds of each part of a step, and images per second."""
-
-    method: str
-    milliseconds: dict[str, float]
-    images_per_second: float
-
-    @property
-    def overhead(self) -> float:
-        """Share of the step that is not encoders, 0..1."""
-        return 1 - self.milliseconds["encoders"] / sum(self.milliseconds.values())
-
-
-def measure(method: str, runs: str) -> Row:
-    """Times single steps of the demo's run with `method`."""
+def measure(method: str, runs: str) -> dict[str, str | float]:
+    """Times the parts of single steps of the demo's run with `method`; the least of each."""
     run = Run(method=method, images=6000, size=32, runs=runs)
     training = start(run, load_data(run))
     training.host.train()
     rows = [row for epoch in range(4) for row in batches(len(training.images), run.batch, 1, run.seed, epoch)]
     times = [step(training, some) for some in rows[: WARM_UP + STEPS] if len(some) == run.batch][-STEPS:]
     parts = {part: 1e3 * min(one[part] for one in times) for part in PARTS}
-    return Row(method, parts, 1e3 * run.batch / sum(parts.values()))
+    whole = sum(parts.values())
+    milliseconds = {f"{part} ms": value for part, value in parts.items()}
+    rest = 100 * (1 - parts["encoders"] / whole)
+    return {"name": method, **milliseconds, "% not encoders": rest, "images/s": 1e3 * run.batch / whole}
 
 
 def step(training: Training, rows: torch.Tensor) -> dict[str, float]:
@@ -92,21 +80,14 @@ class Clock:
         self.seconds[part] += time.perf_counter() - begun
 
 
-def main() -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+def main() -> list[dict[str, str | float]]:
+    """Milliseconds of each part of the step for every method, its images/s, and the share that is not encoders."""
     torch.set_num_threads(1)
-    table = Table(
-        "method", *(f"{part} ms" for part in PARTS), "not encoders", "images/s", title="demo step, one thread"
-    )
     with tempfile.TemporaryDirectory() as runs:
-        for method in METHODS:
-            row = measure(method, runs)
-            cells = [f"{row.milliseconds[part]:.1f}" for part in PARTS]
-            table.add_row(method, *cells, f"{row.overhead:.0%}", f"{row.images_per_second:,.0f}")
-    Console(width=120).print(table)
+        return [measure(method, runs) for method in METHODS]
 
 
 if __name__ == "__main__":
-    main()
+    for row in main():
+        figures = [f"{value:8.1f} {unit}" for unit, value in row.items() if unit != "name"]
+        print(f"{row['name']:48}", *figures)

@@ -44,12 +44,17 @@ class StudyBar:
         facts, name = news.facts, news.run.name
         if news.kind == "tick":
             self.steps[name] = (facts["step"], facts["images_per_second"])
-            done, rate = sum(s for s, _ in self.steps.values()), sum(r for _, r in self.steps.values())
-            self.progress.update(self.task, total=facts["steps"] * self.runs, completed=done, rate=rate)
-            return
-        self.ended += 1
-        self.steps[name] = (self.steps.get(name, (0, 0.0))[0], 0.0)
-        self.progress.update(self.task, runs=f"{self.ended}/{self.runs}")
+            self.progress.update(self.task, total=facts["steps"] * self.runs)
+        else:
+            self.ended += 1
+            self.steps[name] = (self.steps.get(name, (0, 0.0))[0], 0.0)
+        done, rate = (sum(numbers) for numbers in zip(*self.steps.values(), strict=True))
+        self.progress.update(self.task, completed=done, rate=rate, runs=f"{self.ended}/{self.runs}")
+        if news.kind != "tick":
+            self._say(cell, news)
+
+    def _say(self, cell: Cell, news: News) -> None:
+        facts = news.facts
         if news.kind == "failed":
             text = f"failed: {cell.title}: {facts['error']}"
         else:
