@@ -71,7 +71,7 @@ class _LabelDistance(Difficulty):
             mine = own[piece.part, None].expand_as(label)
             known = (label >= 0) & (mine >= 0)
             found = depth[mine.clamp_min(0), label.clamp_min(0)].to(piece.score.dtype)
-            return torch.where(known, found, -torch.inf)
+            return torch.where(known, found, -1)
 
         return score
 

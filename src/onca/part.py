@@ -10,6 +10,7 @@ import ast
 import copy
 import io
 import tokenize
+import warnings
 from typing import Any, ClassVar, TypeVar
 
 NAMES: dict[str, Any] = {}  # what an expression may name: classes (to be called) and values (used bare)
@@ -59,6 +60,8 @@ def spell(value: Any) -> str:
     """A value as it stands inside an expression."""
     if isinstance(value, tuple):
         return "(" + ", ".join(spell(item) for item in value) + ("," if len(value) == 1 else "") + ")"
+    if isinstance(value, float):
+        return repr(float(value))  # a numpy number spells itself otherwise
     return str(value) if isinstance(value, Part) else repr(value)
 
 
@@ -106,7 +109,8 @@ def read(text: str) -> Part:
         raise ValueError(f"read takes the text of an expression; got {type(text).__name__}")
     source = text.strip()
     try:
-        tree = ast.parse(source, mode="eval").body
+        with warnings.catch_warnings(action="ignore"):  # what looks odd to Python is refused below in our own words
+            tree = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
         raise ValueError(f"cannot read {source!r}: {getattr(problem, 'msg', problem)}") from None
     value = _build(tree, source)
@@ -189,6 +193,8 @@ def _respell(part: Part, words: str) -> Part:
 def _tidy(source: str) -> str:
     words = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            raise ValueError(f"cannot read {source!r}: comments have no place in an expression")
         if token.type in (tokenize.NAME, tokenize.NUMBER, tokenize.STRING, tokenize.OP):
             words.append({",": ", ", "&": " & ", "|": " | "}.get(token.string, token.string))
     return "".join(words)

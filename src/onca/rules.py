@@ -43,8 +43,8 @@ class drop(Rule, name="drop"):
     """The chosen negatives are left out.
 
     refill: as many older entries, newest first, come in from the reserve as went out, passing over those that are
-    chosen too, so that the number of negatives stays (2010.06682, footnote 2). The share of queries for which the
-    reserve does not suffice is the note `short`.
+    chosen too, so that the number of negatives stays (2010.06682, footnote 2). A query for which the reserve does not
+    suffice, or where there is none, gets what there is; the share of such queries is the note `short`.
     """
 
     chosen: Selector
@@ -60,19 +60,22 @@ class drop(Rule, name="drop"):
         left = pool.negatives.only(_not(test))
         if not self.refill:
             return replace(pool, negatives=left)
-        if pool.reserve is None:
-            raise ValueError(
-                f"{self} needs older entries: give reserve= (rows that only refill lets in), or leave out refill"
-            )
         missing = pool.negatives.only(test).count()
+        if pool.reserve is None:
+            return _short(replace(pool, negatives=left), missing > 0)
         able = _newest(pool.reserve.only(_not(test)), missing)
         last, _ = able.kth(missing, _newness)  # minus the place of the last one to come in
         comes = _up_to(-last)
-        short = able.count() < missing
-        short = short if pool.short is None else short | pool.short
-        pool.note("short", short.double().mean().item())
         rest = pool.reserve.only(_not(_and(_not(test), comes)))
-        return replace(pool, negatives=left.plus(able.only(comes)), reserve=rest, short=short)
+        filled = replace(pool, negatives=left.plus(able.only(comes)), reserve=rest)
+        return _short(filled, able.count() < missing)
+
+
+def _short(pool: Pool, short: Tensor) -> Pool:
+    """Notes the share of queries for which the reserve did not suffice, in this rule or in one before it."""
+    short = short if pool.short is None else short | pool.short
+    pool.note("short", short.double().mean().item())
+    return replace(pool, short=short)
 
 
 def _newest(able: Bag, missing: Tensor) -> Bag:
