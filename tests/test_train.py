@@ -347,6 +347,12 @@ def test_a_queue_longer_than_the_data_warns_with_the_share(tiny: Run, data: Spli
         train(replace(tiny, queue=768, epochs=1), data=data)
 
 
+def test_without_labels_a_run_is_trained_and_not_evaluated(tiny: Run, data: Splits) -> None:
+    bare = [replace(each, label=torch.full_like(each.label, -1), levels={}) for each in (data.train, data.validation)]
+    result = train(replace(tiny, epochs=1), data=Splits(bare[0], bare[1], bare[1]))
+    assert result["linear_top1"] is None and result["images"] == 0 and result["training_seconds"] > 0
+
+
 def test_evaluation_on_other_data_and_levels(tiny: Run, data: Splits, tmp_path: Path) -> None:
     run = replace(tiny, epochs=1)
     result = train(run, data=data)

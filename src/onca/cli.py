@@ -43,9 +43,13 @@ def train(
     """
     with training.Bar(run.name) as bar:
         result = training.train(run, resume=resume, save_seconds=save_every, watch=bar)
-    accuracies = {"linear top-1": "linear_top1", "top-5": "linear_top5", "kNN": "knn_top1"}
-    print(", ".join(f"{words} {result[name]:.2f} %" for words, name in accuracies.items()))
-    print(f"({result['split']} part, {result['images']} images; {result['seconds']:.0f} s): {run.folder}")
+    if result["linear_top1"] is None:
+        print("trained; the images have no labels to evaluate with: try onca evaluate RUN --on DATA")
+    else:
+        accuracies = {"linear top-1": "linear_top1", "top-5": "linear_top5", "kNN": "knn_top1"}
+        print(", ".join(f"{words} {result[name]:.2f} %" for words, name in accuracies.items()))
+        print(f"on {result['images']} images of the {result['split']} part")
+    print(f"{result['seconds']:.0f} s: {run.folder}")
     return result
 
 
@@ -240,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         print(f"onca: {stopped or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
-    except ValueError as problem:
+    except (ValueError, OSError) as problem:
         print(f"onca: {problem}", file=sys.stderr)
         return BAD_INPUT
     return result if isinstance(result, int) else 0

@@ -57,6 +57,8 @@ class StudyBar:
         facts = news.facts
         if news.kind == "failed":
             text = f"failed: {cell.title}: {facts['error']}"
+        elif facts["result"]["linear_top1"] is None:
+            text = f"no labels to evaluate with  {cell.title}"
         else:
             result = facts["result"]
             text = f"linear {result['linear_top1']:5.2f} %  kNN {result['knn_top1']:5.2f} %  {result['seconds']:3.0f} s"

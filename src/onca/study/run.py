@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from onca.study.grid import Cell, Grid
-from onca.study.loss_share import Shares, read_loss_share
 from onca.study.papers import Condition
 from onca.study.workers import News, work_through
 from onca.train import Run, result_of
+from onca.train.loss_share import Shares, read_loss_share
 from onca.train.network import device
 from onca.train.run import locked
 

@@ -1,6 +1,6 @@
 """Runs side by side: processes of one torch thread each, kept alive from run to run.
 
-A worker is `python -m onca.study.worker`: jobs go to it as lines of JSON on its standard input, news come as lines of
+A worker is `python -m onca.train.worker`: jobs go to it as lines of JSON on its standard input, news come as lines of
 JSON from its standard output, whatever else it prints goes to a log. One thread each, because two torch threads each on
 two cores slowed runs down fifteen-fold, and because results then do not depend on the number of cores.
 """
@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from onca.study.papers.cai2020 import LOSS_BANDS
 from onca.train import Run
 
 STOP_SECONDS = 60.0  # in which a worker that was told to stop writes its checkpoint
@@ -74,7 +75,7 @@ class Worker:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "onca.study.worker"],
+                [sys.executable, "-m", "onca.train.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -88,7 +89,8 @@ class Worker:
         self.run = run
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps(asdict(run)) + "\n")
+            edges = LOSS_BANDS if run.method == "infonce" else ()  # of the baseline: where does its loss come from?
+            self.process.stdin.write(json.dumps({"run": asdict(run), "edges": edges}) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # it has ended: the listening thread reports that, and the run as failed

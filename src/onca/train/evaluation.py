@@ -20,6 +20,8 @@ from onca.train.run import Run, load_run
 
 NEIGHBOURS = 200  # that vote in kNN, fewer where there are fewer
 
+ACCURACIES = ("linear_top1", "linear_top5", "knn_top1")  # percent
+
 Part = Literal["test", "validation"]
 
 
@@ -43,22 +45,22 @@ def evaluate(
         ValueError: no run or no checkpoint there, no labels, no such level.
     """
     run = load_run(Path(folder))
-    network, facts = load_network(run)
+    network, facts = load_network(run, Path(folder))
     if data is None:
         data = load(on or run.data, size=facts["size"], images=None if on else run.images, bad=run.bad)
     return {"epoch": facts["epoch"], "on": on or run.data, **measure(network, data, level, split)}
 
 
-def load_network(run: Run) -> tuple[Network, dict[str, Any]]:
-    """The query encoder of a run as its checkpoint holds it, and the checkpoint's facts.
+def load_network(run: Run, folder: Path) -> tuple[Network, dict[str, Any]]:
+    """The query encoder of a run as the checkpoint in its folder holds it, and the checkpoint's facts.
 
     Raises:
         ValueError: no checkpoint.
     """
     place = device(run.device)
-    found = load_checkpoint(run.folder / "checkpoint", place)
+    found = load_checkpoint(folder / "checkpoint", place)
     if found is None:
-        raise ValueError(f"{run.folder} holds no checkpoint yet: train first ({run.command})")
+        raise ValueError(f"{folder} holds no checkpoint yet: train first ({run.command})")
     with torch.random.fork_rng():
         network = assemble.network(run, torch.zeros(3), torch.ones(3), place)
         host = assemble.host(run, network, as_method(run.method), place)
@@ -69,11 +71,22 @@ def load_network(run: Run) -> tuple[Network, dict[str, Any]]:
 def measure(network: Network, data: Splits, level: str | None = None, split: Part = "test") -> dict[str, Any]:
     """kNN and linear probe of `network` on `data`; images without a label are left out.
 
+    Without any labels accuracies are None.
+
     `confusions`: for each coarser level of the labels, which share of the linear probe's errors (percent) stays within
     the right group, beside the share that errors spread evenly over the wrong classes would have.
     """
     begun = time.perf_counter()
     bank, asked = at_level(data.train, level), at_level(getattr(data, split), level)
+    if not all(bool((images.label >= 0).any()) for images in (bank, asked)):
+        return {
+            **dict.fromkeys(ACCURACIES),
+            "split": split,
+            "level": level,
+            "images": 0,
+            "confusions": {},
+            "seconds": 0.0,
+        }
     found = assess(
         network.encoder,
         bank,

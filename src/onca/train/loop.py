@@ -211,7 +211,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _not_finite(training: Training, pools: Sequence[Pool], value: float) -> NotFinite:
     """The error for a loss that is not finite: the step, and the input and row that are not (a second look)."""
-    cause = "no input is"
+    cause = "every input is finite"
     for pool in pools:
         try:
             check_finite(training.method(pool), pool, training.method)

@@ -1,4 +1,8 @@
-"""The other side of workers.py: a program that trains one run after the other until its standard input ends."""
+"""A program that trains one run after the other: jobs come as lines of JSON on standard input, news go to its output.
+
+A job is {"run": fields of a `Run`, "edges": where to cut its share of the loss, or none}. News are of kind "tick",
+"done" (with the result) or "failed" (with the error). It ends when its standard input does.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,8 @@ from typing import Any, Literal
 import torch
 
 from onca.data import Splits
-from onca.study.loss_share import write_loss_share
-from onca.study.papers.cai2020 import LOSS_BANDS
 from onca.train import Interrupted, Run, Tick, begun, load_data, train
+from onca.train.loss_share import write_loss_share
 
 TICK_SECONDS = 0.3  # between two ticks of one run
 
@@ -36,7 +39,8 @@ def work() -> None:
         print(json.dumps({"kind": kind, **facts}), file=news)
 
     for line in sys.stdin:
-        run, told = Run(**json.loads(line)), 0.0
+        job, told = json.loads(line), 0.0
+        run = Run(**job["run"])
 
         def watch(tick: Tick) -> None:
             nonlocal told
@@ -47,8 +51,8 @@ def work() -> None:
         try:
             data = _data(run.data, run.size, run.images, run.bad)
             result = train(run, resume=begun(run), watch=watch, data=data)
-            if run.method == "infonce":  # the baseline: whose negatives does the loss come from?
-                write_loss_share(run, data, LOSS_BANDS)
+            if job["edges"]:
+                write_loss_share(run, data, job["edges"])
         except Interrupted:
             return
         except BrokenPipeError:
