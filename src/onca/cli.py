@@ -265,11 +265,11 @@ def _help(given: Sequence[str]) -> int:
 
 def _write(plan: Grid, outcome: Outcome) -> None:
     """Writes the study's files and prints the verdicts and where the report is."""
+    if not outcome.rows:
+        return
     from onca import report as pages
     from onca.study.papers.paper import words
 
-    if not outcome.rows:
-        return
     result = pages.StudyResult(**vars(outcome))
     page = pages.write_study(plan.folder, result)
     for judged in result.judged().values():

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -112,17 +113,11 @@ def provenance(grid: Grid) -> dict[str, Any]:
     shared = asdict(grid.cells[0].run)
     for name in ("method", "temperature", "seed", "runs", "precision", "device"):
         del shared[name]
-    import torchvision
-
-    import onca
-
     place = device(grid.cells[0].run.device)
     return {
         **shared,
         "machine": torch.cuda.get_device_name(place) if place.type == "cuda" else processor(),
-        "onca": onca.__version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        **{name: version(name) for name in ("onca", "torch", "torchvision")},
         "python": platform.python_version(),
     }
 
