@@ -50,11 +50,12 @@ def cost(run: Run, images: int, size: int) -> Cost:
     keys = 0 if run.host == "simclr" else queries
     per_image = flops * (3 * queries + keys)  # a backward pass costs two forward passes
     rate = matrix_rate(place, dtype)
+    held = 0 if run.data == "imagenet" else images * 3 * size * size  # its files are decoded batch by batch
     steps = len(sizes(images, run.batch, run.splits)) * run.epochs
     return Cost(
         steps=steps,
         seconds=images * run.epochs * per_image / (rate * EFFICIENCY),
-        bytes=PROCESS_BYTES + images * 3 * size * size + 4 * weights * (encoders + 2) + activations * queries,
+        bytes=PROCESS_BYTES + held + 4 * weights * (encoders + 2) + activations * queries,
         flops=flops,
         rate=rate,
     )

@@ -42,7 +42,7 @@ class Outcome:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def run_study(grid: Grid, listen: Listen, workers: int | None = None) -> Outcome:
+def run_study(grid: Grid, listen: Listen | None = None, workers: int | None = None) -> Outcome:
     """Trains and evaluates every run of the grid that is not done, then gathers the results.
 
     `listen` hears of every step and result. workers: runs side by side; None is one a core on CPUs, one on a GPU.
@@ -60,7 +60,8 @@ def run_study(grid: Grid, listen: Listen, workers: int | None = None) -> Outcome
             cell = by_folder[news.run.name]
             if news.kind == "failed":
                 failures[cell.title] = str(news.facts["error"])
-            listen(cell, news)
+            if listen:
+                listen(cell, news)
         outcome = gather(grid)
         outcome.failures.update(failures)
     return outcome
