@@ -16,16 +16,41 @@ WIDTH = 8192  # keys of half precision that are widened at a time
 
 
 @dataclass(frozen=True, eq=False)
+class Mix:
+    """Points between two rows of shared vectors, or between a row and the query: share * first + (1 - share) * second,
+    brought to length one (MoCHi, 2010.01028). They are made block by block and never all held.
+
+    first [B,S]: rows, -1 is absent; second [B,S]: rows, -1 is the query; share [B,S]. attached: whether gradient flows
+    into the query through the points.
+    """
+
+    first: Tensor
+    second: Tensor
+    share: Tensor
+    attached: bool = False
+
+    def points(self, query: Tensor, vectors: Tensor, part: slice) -> Tensor:
+        """[b,S,D] for a block of queries [b,D]."""
+        first, second, share = self.first[part], self.second[part], self.share[part, :, None].to(query.dtype)
+        own = (query if self.attached else query.detach())[:, None]
+        other = torch.where(second[:, :, None] < 0, own, vectors[second.clamp_min(0)].to(query.dtype))
+        mixed = share * vectors[first.clamp_min(0)].to(query.dtype) + (1 - share) * other
+        return torch.nn.functional.normalize(mixed, dim=2)
+
+
+@dataclass(frozen=True, eq=False)
 class Link:
     """Entries of one kind, in order. A bag is a chain of links: keys of different kinds are never concatenated.
 
     vectors: [N,D] for all queries, or [B,N,D] for each; with `rows` [B,L], lists of rows of shared vectors (repeats
-    count, -1 is absent). factor: 1 / length of each vector ([N] or [B,N]), or None where rows are taken as they are.
-    label, index, age, view: [N] or [B,N], -1 unknown. absent: [N] bool. place: of the first entry in the whole bag.
+    count, -1 is absent); with `mix`, points between such rows. factor: 1 / length of each vector ([N] or [B,N]), or None
+    where rows are taken as they are. label, index, age, view: [N] or [B,N], -1 unknown. absent: [N] bool. place: of the
+    first entry in the whole bag, or of each [N].
     """
 
     vectors: Tensor
     rows: Tensor | None = None
+    mix: Mix | None = None
     factor: Tensor | None = None
     label: Tensor | None = None
     index: Tensor | None = None
@@ -42,7 +67,8 @@ class Link:
 
     @property
     def length(self) -> int:
-        return self.vectors.shape[-2] if self.rows is None else self.rows.shape[1]
+        listed = self.rows if self.mix is None else self.mix.first
+        return self.vectors.shape[-2] if listed is None else listed.shape[1]
 
     @property
     def start(self) -> int:
@@ -57,7 +83,7 @@ class Link:
     @property
     def elements(self) -> int:
         """Numbers that one query's block needs."""
-        return self.length * (self.vectors.shape[1] if self.rows is not None else 1)
+        return self.length * (1 if self.rows is None and self.mix is None else self.vectors.shape[1])
 
     def part(self, start: int, stop: int) -> Link:
         """The entries start to stop - 1 of shared vectors."""
@@ -88,7 +114,9 @@ class Link:
     ) -> Tensor:
         """[b,n] for a block: query [b,D], factor [b]; vectors, lengths: the link's own (block rows if per query)."""
         dtype = torch.promote_types(torch.promote_types(query.dtype, vectors.dtype), torch.float32)
-        if self.rows is not None:
+        if self.mix is not None:
+            vectors, lengths = self.mix.points(query.to(dtype), vectors, part), None
+        elif self.rows is not None:
             chosen = self.rows[part].clamp_min(0)
             vectors, lengths = vectors[chosen], None if lengths is None else lengths[chosen]
         if vectors.dim() == 3:
@@ -146,7 +174,8 @@ class Slice:
         """Whether every entry is present for every query, known without looking."""
         link = self.link
         masks = link.index is not None and self.query_index is not None and link.role in ("memory", "batch")
-        return not (masks or link.tests or link.absent is not None or link.rows is not None)
+        listed = link.rows is not None or link.mix is not None
+        return not (masks or listed or link.tests or link.absent is not None)
 
     def present(self) -> Tensor:
         """Which entries are there [b,n]: not absent, not the query's own image, and chosen by all rules so far."""
@@ -160,8 +189,9 @@ class Slice:
             if link.absent is None
             else ~link.absent.expand(self.graph.shape)
         )
-        if link.rows is not None:
-            there = there & (link.rows[self.part] >= 0)
+        listed = link.rows if link.mix is None else link.mix.first
+        if listed is not None:
+            there = there & (listed[self.part] >= 0)
         index = self.entries("index")
         if index is not None and self.query_index is not None and link.role in ("memory", "batch"):
             own = self.query_index[:, None]

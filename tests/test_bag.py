@@ -1,0 +1,128 @@
+"""The walks of a bag over all kinds of keys, against the same bag written out densely in float64."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import onca
+from onca.bag import Bag
+from onca.link import Link, Mix
+
+Tensor = torch.Tensor
+B, N, L, S, D = 5, 24, 9, 6, 7
+KINDS = ("shared", "per query", "rows", "mixed", "linked")
+
+
+def draw(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+def make(kind: str, attached: bool = False) -> tuple[Bag, Tensor, Tensor, Tensor, Tensor]:
+    """A bag; its query and vectors as leaves; its keys written out [B,n,D]; which of them are there [B,n]."""
+    query = unit(draw(B, D, seed=1)).requires_grad_()
+    shared = unit(draw(N, D, seed=2)).requires_grad_()
+    number = torch.Generator().manual_seed(3)
+    if kind in ("shared", "linked"):
+        index = torch.arange(N) % 6
+        links = (Link(shared, index=index),)
+        keys, there = shared.expand(B, -1, -1), torch.arange(B)[:, None] != index
+        if kind == "linked":
+            links = (links[0].part(0, 10), links[0].part(10, N))
+        return Bag(query, links, query_index=torch.arange(B)), query, shared, keys, there
+    if kind == "per query":
+        own = unit(draw(B, N, D, seed=2)).requires_grad_()
+        return Bag(query, (Link(own),)), query, own, own, torch.ones(B, N, dtype=torch.bool)
+    first = torch.randint(-1, N, (B, L if kind == "rows" else S), generator=number)
+    if kind == "rows":
+        return Bag(query, (Link(shared, rows=first),)), query, shared, shared[first.clamp_min(0)], first >= 0
+    second = torch.randint(-1, N, (B, S), generator=number)
+    share = torch.rand(B, S, generator=number, dtype=torch.float64)
+    own = query if attached else query.detach()
+    other = torch.where(second[..., None] < 0, own[:, None], shared[second.clamp_min(0)])
+    keys = unit(share[..., None] * shared[first.clamp_min(0)] + (1 - share[..., None]) * other)
+    bag = Bag(query, (Link(shared, mix=Mix(first, second, share, attached), role="mixed"),))
+    return bag, query, shared, keys, first >= 0
+
+
+@pytest.mark.parametrize("width", [1, 2, None])
+@pytest.mark.parametrize("kind", KINDS)
+def test_walks_equal_what_is_written_out(kind: str, width: int | None) -> None:
+    bag, query, _, keys, there = make(kind)
+    score = torch.where(there, (query[:, None] * keys).sum(-1), -torch.inf).detach()
+    order = score.sort(dim=1, descending=True, stable=True).indices
+    with onca.sliced.rows(width):
+        assert torch.equal(bag.count(), there.sum(1))
+        for k in (1, 3, int(there.sum(1).min())):
+            threshold, place = bag.kth(k)
+            assert torch.equal(place, order[:, k - 1])
+            torch.testing.assert_close(threshold, score.gather(1, order[:, k - 1 : k])[:, 0], rtol=0, atol=1e-14)
+        high = score > 0.1
+        assert torch.equal(bag.hits(lambda piece: piece.score > 0.1), high.sum(0))
+        rows = bag.rows(lambda piece: piece.score > 0.1, 4)
+        for found, wanted in zip(rows, high, strict=True):
+            assert found[found >= 0].tolist() == wanted.nonzero()[:4, 0].tolist()
+        taken = bag.take(lambda piece: piece.score > 0.1) if kind not in ("mixed",) else None
+        if taken is not None:
+            assert torch.equal(taken.count(), high.sum(1))
+            some = high.any(1)
+            expected = torch.where(high, score * 3, -torch.inf).logsumexp(1)
+            torch.testing.assert_close(taken.lse(3.0)[some], expected[some], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("width", [1, None])
+@pytest.mark.parametrize("attached", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_reductions_and_their_gradients_equal_what_is_written_out(kind: str, attached: bool, width: int | None) -> None:
+    bag, query, vectors, keys, there = make(kind, attached)
+    weight = draw(B, seed=9)
+    shift = draw(B, seed=10)
+    score = (query[:, None] * keys).sum(-1)
+    dense = torch.where(there, 5 * score, -torch.inf).logsumexp(1) + shift
+    mean = torch.where(there, score.sin(), 0).sum(1) / there.sum(1)
+    expected = torch.autograd.grad(((dense + mean) * weight).sum(), (query, vectors))
+    with onca.sliced.rows(width):
+        lse = bag.tilted(2.0, shift).lse(3.0)
+        other = bag.mean(lambda piece: piece.score.sin())
+        torch.testing.assert_close(lse, dense, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(other, mean, rtol=1e-12, atol=1e-12)
+        found = torch.autograd.grad(((lse + other) * weight).sum(), (query, vectors))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_added_points_count_and_rules_do_not_see_them() -> None:
+    """`add(make)`: MoCHi's form. A rule that follows sees the first bag only."""
+    _, query, shared, _, _ = make("shared")
+    mixed = make("mixed")[0]
+    pool = onca.pool(query, None, shared, 0.5, normalize=False)
+
+    def points(pool: onca.Pool) -> Bag:
+        return replace(mixed, query=pool.negatives.query)
+
+    left = onca.keep(onca.hardest(50))(onca.add(points)(pool))
+    assert int(left.negatives.count().max()) == N // 2 and left.added[0].count().equal(mixed.count())
+    both = torch.logaddexp(left.negatives.lse(2.0), mixed.lse(2.0))
+    positive = unit(draw(B, D, seed=4))
+    loss = onca.chain(onca.add(points), onca.keep(onca.hardest(50)), onca.infonce)(
+        onca.pool(query, positive, shared, 0.5, normalize=False)
+    )
+    torch.testing.assert_close(loss, torch.logaddexp(both - 2 * (query * positive).sum(1), torch.zeros(B)).double())
+
+
+def test_a_memory_that_changes_before_backward_does_no_harm_or_is_refused() -> None:
+    """Keys without gradient may change (their part is finished); trainable ones may not, and autograd says so."""
+    query, keys = unit(draw(B, D, seed=1)), unit(draw(N, D, seed=2))
+    expected = torch.autograd.grad(Bag(leaf := query.clone().requires_grad_(), (Link(keys),)).lse(4.0).sum(), leaf)[0]
+    memory, leaf = keys.clone(), query.clone().requires_grad_()
+    loss = Bag(leaf, (Link(memory),)).lse(4.0).sum()
+    memory.zero_()
+    torch.testing.assert_close(torch.autograd.grad(loss, leaf)[0], expected, rtol=0, atol=0)
+    trained, memory = keys.clone().requires_grad_(), keys.clone()
+    loss = Bag(leaf, (Link(trained), Link(memory, place=N))).lse(4.0).sum()
+    memory.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(loss, leaf)
