@@ -43,7 +43,7 @@ class Link:
     """Entries of one kind, in order. A bag is a chain of links: keys of different kinds are never concatenated.
 
     vectors: [N,D] for all queries, or [B,N,D] for each; with `rows` [B,L], lists of rows of shared vectors (repeats
-    count, -1 is absent); with `mix`, points between such rows. factor: 1 / length of each vector ([N] or [B,N]), or None
+    count, -1 is absent); with `mix`, points between such rows. factor: 1 / length of each vector ([N] or [B,N]), None
     where rows are taken as they are. label, index, age, view: [N] or [B,N], -1 unknown. absent: [N] bool. place: of the
     first entry in the whole bag, or of each [N].
     """
