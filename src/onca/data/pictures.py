@@ -150,8 +150,8 @@ def read(pictures: Pictures, place: int, size: int | None) -> NDArray[np.uint8]:
         ) from error
     if size is not None and image.size != (size, size):
         side = min(image.size)
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        image = image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
     return np.array(image)
 
 

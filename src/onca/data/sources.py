@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -60,7 +61,7 @@ def read_world(source: str) -> World:
         call = ast.parse(source if "(" in source else f"{source}()", mode="eval").body
     except SyntaxError:
         call = None
-    if not isinstance(call, ast.Call) or call.args:
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
         raise ValueError(
             f"cannot read {source!r}: write world(families=4, genera=4, species=4, size=32, seed=0), "
             "or leave out what is as here"
@@ -71,10 +72,10 @@ def read_world(source: str) -> World:
             raise ValueError(
                 f"{source}: world has no {argument.arg!r}; it has {', '.join(known)}{_near(str(argument.arg), known)}"
             )
-        value = argument.value.value if isinstance(argument.value, ast.Constant) else None
-        if type(value) is not int:
-            raise ValueError(f"{source}: {argument.arg} must be a whole number, not {ast.unparse(argument.value)}")
-        numbers[argument.arg] = value
+        text = ast.unparse(argument.value)
+        if not re.fullmatch(r"-?\d+", text):
+            raise ValueError(f"{source}: {argument.arg} must be a whole number, not {text}")
+        numbers[argument.arg] = int(text)
     return World(**numbers)
 
 
@@ -116,7 +117,7 @@ def _unknown(source: str) -> str:
     if path.exists():
         packed = path.suffix == ".npz" or any(path.glob("*.npz"))
         return f"{text}. For the files there: {'npz' if packed else 'folder'}:{source}"
-    return text + _near(source.partition(":")[0], NAMES)
+    return text + _near(re.split("[:(]", source)[0], NAMES)
 
 
 def _near(word: str, known: Sequence[str]) -> str:

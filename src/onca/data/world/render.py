@@ -16,27 +16,33 @@ from onca.data.world.draws import Dice, noise, uniform
 BLOCK = 512  # images made together: always whole blocks, since the last bit of a float can depend on a batch's shape
 GROUP = 32  # of these, as many of one genus at once as fit into the cache
 
-# pose
-CELLS = 2.0  # elements across the half-width of 1 are half of this
-SIZE = 0.22  # log of the scale, either way
-TURN = 0.15  # of a full turn, from end to end
-ASPECT = 0.1
-WARP = 0.1
-SHIFT = 0.25  # of the half-width, either way
+# pose; lengths in half-widths of the picture
+CELLS = 2.0  # elements across the picture, at scale 1
+SIZE = 0.15  # log of the scale, either way
+TURN = 0.12  # of a full turn, from one end to the other
+ASPECT = 0.08
+WARP = 0.07
+SHIFT = 0.12  # of the body's middle, either way
+BODY = 0.25  # how far the outline leaves the circle
+
 # pattern
 WEIGHT = 0.1  # elements thicker or thinner by this share of their radius
 STRENGTH = (0.55, 0.95)  # of the species' detail, against the plain filled element
-CONTRAST = (0.5, 0.75)  # of the ink against the coat
+INK = (0.45, 0.4)  # mean and spread of the ink in every picture: neither is to give the species away
+CONTRAST = (0.55, 0.95)  # of the ink against the coat
 DARK = 0.95  # share of the animals with dark elements on a light coat
-# colour: hue 0 to 1 around the colour circle
+
+# colours: hue 0 to 1 around the circle
 COAT_HUE = (0.05, 0.13)
 GROUND_HUE = (0.12, 0.28)
-SATURATION = (0.2, 0.5)
-# what stands in the way
-BODY = 0.35
-BARS = 0.3  # share of the images with a blade of grass in front
-TEXTURE = 0.5
-LIGHT = 0.2
+SATURATION = (0.25, 0.45)
+COAT_VALUE = (0.7, 1.0)
+GROUND_VALUE = (0.3, 0.8)
+
+# what else is in the picture
+TEXTURE = 0.35  # of the background
+BARS = 0.25  # share of the pictures with a blade of grass in front
+LIGHT = 0.2  # brighter or darker, and again from one side to the other
 NOISE = 0.035  # ends of a uniform distribution: a standard deviation of 0.02
 
 
@@ -54,13 +60,13 @@ def block(number: int, seed: int, families: int, genera: int, species: int, size
 
 
 def _draw(seed: int, ids: Tensor, field: patterns.Field, species: Tensor, size: int) -> Tensor:
-    dice = Dice(seed, ids, 0, 48)
+    dice = Dice(seed, ids, stream=0, count=48)
     canvas = _pose(dice, size)
     ink = _ink(dice, canvas, field, uniform(seed, ids, 1, patterns.FREE), species, edge=2.9 / size)
-    coat = _colour(dice, COAT_HUE, value=(0.7, 1.0))  # n,3,1
+    coat = _colour(dice, COAT_HUE, COAT_VALUE)  # n,3,1
     animal = coat * (1 - dice.between(*CONTRAST) * ink)[:, None]  # n,3,P
     texture = functional.interpolate(uniform(seed, ids, 2, 64).view(-1, 1, 8, 8), (size, size), mode="bicubic")
-    ground = _colour(dice, GROUND_HUE, value=(0.3, 0.8)) * (1 + TEXTURE * (2 * texture.flatten(2) - 1))
+    ground = _colour(dice, GROUND_HUE, GROUND_VALUE) * (1 + TEXTURE * (2 * texture.flatten(2) - 1))
     seen = (_body(dice, canvas) * (1 - _bar(dice, canvas)))[:, None]
     light = 1 + LIGHT * (dice.between(-1, 1) + dice.between(-1, 1) * canvas.x + dice.between(-1, 1) * canvas.y)
     image = (ground + seen * (animal - ground)) * light[:, None] + NOISE * noise(seed, ids, 3, size * size)
@@ -101,6 +107,8 @@ def _ink(dice: Dice, canvas: Canvas, field: patterns.Field, free: Tensor, specie
     for s, detail in enumerate(patterns.DETAILS):
         rows = (species == s).nonzero().flatten()
         ink[rows] += strength[rows] * (detail(level[rows], edge) - ink[rows])
+    mean, spread = ink.mean(1, keepdim=True), ink.std(1, keepdim=True) + 1e-3
+    ink = (INK[0] + INK[1] * (ink - mean) / spread).clamp_(0, 1)
     dark = dice.chance(DARK)
     return dark * ink + (1 - dark) * (1 - ink)
 
