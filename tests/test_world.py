@@ -86,8 +86,8 @@ def test_the_world_does_not_change_unnoticed(batch: torch.Tensor) -> None:
     assert batch[345, :, 16, 10:14].tolist() == pytest.approx(np.array(PIXELS), abs=2)
 
 
-MEAN, SD = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
-PIXELS = [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+MEAN, SD = [140.57, 122.9, 92.82], [61.43, 54.17, 41.82]
+PIXELS = [[229, 229, 232, 201], [190, 197, 201, 192], [160, 167, 170, 154]]
 
 # splits and levels ---------------------------------------------------------------------------------
 
