@@ -14,7 +14,7 @@ from onca.train import Run
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Two CPU cores, minutes: the defaults of Run with a narrower encoder and fewer images.
-    "demo": {"data": "world", "size": 32, "images": 14_000, "encoder": "small(24)"},
+    "demo": {"data": "world", "size": 32, "images": 10_000, "encoder": "small(24)"},
     # One GPU, hours: MoCo's own CIFAR recipe (its official notebook), with v2's head.
     "small": {
         "data": "cifar100", "encoder": "resnet18(stem='small')", "head": "mlp", "dim": 128, "batch": 512, "queue": 4096,

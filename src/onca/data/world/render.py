@@ -18,18 +18,18 @@ GROUP = 32  # of these, as many of one genus at once as fit into the cache
 
 # pose; lengths in half-widths of the picture
 CELLS = 2.0  # elements across the picture, at scale 1
-SIZE = 0.15  # log of the scale, either way
-TURN = 0.12  # of a full turn, from one end to the other
+SIZE = 0.12  # log of the scale, either way
+TURN = 0.08  # of a full turn, from one end to the other
 ASPECT = 0.08
-WARP = 0.07
+WARP = 0.05
 SHIFT = 0.12  # of the body's middle, either way
 BODY = 0.25  # how far the outline leaves the circle
 
 # pattern
 WEIGHT = 0.1  # elements thicker or thinner by this share of their radius
-STRENGTH = (0.55, 0.95)  # of the species' detail, against the plain filled element
+STRENGTH = (0.7, 1.0)  # of the species' detail, against the plain filled element
 INK = (0.45, 0.4)  # mean and spread of the ink in every picture: neither is to give the species away
-CONTRAST = (0.55, 0.95)  # of the ink against the coat
+CONTRAST = (0.7, 1.0)  # of the ink against the coat
 DARK = 0.95  # share of the animals with dark elements on a light coat
 
 # colours: hue 0 to 1 around the circle
@@ -40,8 +40,8 @@ COAT_VALUE = (0.7, 1.0)
 GROUND_VALUE = (0.3, 0.8)
 
 # what else is in the picture
-TEXTURE = 0.35  # of the background
-BARS = 0.25  # share of the pictures with a blade of grass in front
+TEXTURE = 0.3  # of the background
+BARS = 0.2  # share of the pictures with a blade of grass in front
 LIGHT = 0.2  # brighter or darker, and again from one side to the other
 NOISE = 0.035  # ends of a uniform distribution: a standard deviation of 0.02
 
