@@ -10,7 +10,7 @@ def part(label: Tensor, share: float, seed: int) -> Tensor:
     Images of unknown label (-1) count as one class.
     """
     rank, count = _ranks(label, seed)
-    wanted = (count * share + 0.5).floor().clamp(min=1)
+    wanted = (count.double() * share + 0.5).floor().clamp(min=1)
     return (rank < wanted) & (count > 1)
 
 
