@@ -138,8 +138,10 @@ class Bag:
 
     def count(self) -> Tensor:
         """Number of entries [B] int64."""
-        found = [sum(sliced.count(piece.present()) for piece in pieces) for _, pieces in self.blocks() if pieces]
-        return torch.cat(found) if found else self.query.new_zeros(len(self.query), dtype=torch.int64)  # type: ignore[arg-type]
+        numbers = [self.query.new_zeros(0, dtype=torch.int64)]
+        for _, pieces in self.blocks():
+            numbers.append(torch.stack([sliced.count(piece.present()) for piece in pieces]).sum(0))
+        return torch.cat(numbers)
 
     def kth(self, k: int | Tensor | Callable[[Tensor], Tensor], score: Score | None = None) -> tuple[Tensor, Tensor]:
         """Score and place of the k-th entry from the hard end: k = 1 is the hardest, ties go to the smaller place.
