@@ -13,11 +13,13 @@ from contextlib import contextmanager
 
 import torch
 
+from onca.study.grid import PRESETS
 from onca.train import Run, load_data
 from onca.train.batches import batches
 from onca.train.loop import Training, make_batch, start
 
 WARM_UP, STEPS = 20, 40
+ENCODER = str(PRESETS["demo"]["encoder"])
 METHODS = (
     "infonce",
     "chain(keep(window(95, 100)), infonce)",
@@ -31,7 +33,7 @@ PARTS = ("views", "encoders", "loss", "rest")
 
 def measure(method: str, runs: str) -> dict[str, str | float]:
     """Times the parts of single steps of the demo's run with `method`; the least of each."""
-    run = Run(method=method, images=6000, size=32, runs=runs)
+    run = Run(encoder=ENCODER, method=method, images=6000, size=32, runs=runs)
     training = start(run, load_data(run))
     training.host.train()
     rows = [row for epoch in range(4) for row in batches(len(training.images), run.batch, 1, run.seed, epoch)]
