@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ class _Support(Difficulty):
     """The largest or the mean cosine of an entry with the support views of the query's image (FNC, 2011.11765)."""
 
     largest: bool
+    own_needs: ClassVar[frozenset[str]] = frozenset({"support"})
 
     def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
         support = need(self, pool.support, "pool.support [B,S,D]", "support=")
@@ -59,6 +61,8 @@ class _Support(Difficulty):
 
 class _LabelDistance(Difficulty):
     """Depth of the lowest common ancestor of the two labels; unknown labels are the easiest."""
+
+    own_needs = frozenset({"label", "depth"})
 
     def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
         own = need(self, pool.label, "labels", "label= and negative_label=")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from onca.select import Selector, check_count, count_at
 class _SameClass(Selector):
     """Entries with the query's label, where both are known. Labels used so are an oracle."""
 
+    own_needs = frozenset({"label"})
+
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         own = need(self, pool.label, "labels", "label= and negative_label=")
 
@@ -34,6 +37,8 @@ class _SameClass(Selector):
 class _SameImage(Selector):
     """Entries that are views of the query's own image (those that a host put in; memories mask theirs)."""
 
+    own_needs = frozenset({"index"})
+
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         own = need(self, pool.index, "indices", "index= and negative_index=")
 
@@ -46,6 +51,8 @@ class _SameImage(Selector):
 
 class _NearDuplicate(Selector):
     """Entries of another image in the query's group of near-duplicates."""
+
+    own_needs = frozenset({"index", "duplicates"})
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         own = need(self, pool.index, "indices", "index= and negative_index=")
@@ -63,6 +70,8 @@ class _NearDuplicate(Selector):
 class _Given(Selector):
     """Entries that the caller chose: pool.given [B,N]."""
 
+    own_needs = frozenset({"given"})
+
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         given = need(self, pool.given, "pool.given [B,N]", "given=")
         return lambda piece: given[piece.part][:, piece.place]
@@ -79,6 +88,7 @@ class reached(Selector, name="reached"):
     """Entries of images at most `steps` steps away in the neighbour graph, without the own (InvP, 2010.11694)."""
 
     steps: Number
+    own_needs: ClassVar[frozenset[str]] = frozenset({"index", "neighbours"})
 
     def __post_init__(self) -> None:
         check_count(self, "steps")

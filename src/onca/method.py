@@ -12,7 +12,7 @@ from onca.objectives import Method
 from onca.part import Part, read, require, spell
 from onca.pool import Pool
 from onca.rules import Rule, drop
-from onca.schedule import Number, check_number, number_at
+from onca.schedule import Number, check_number
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -22,22 +22,22 @@ class chain(Method, name="chain"):
     Raises ValueError when called on a pool in which entries were present and the rules leave no query any negatives.
     """
 
-    parts: tuple[Part, ...]
+    steps: tuple[Part, ...]
 
     def __init__(self, *parts: Part) -> None:
-        object.__setattr__(self, "parts", parts)
         if not parts or getattr(parts[-1], "kind", "") not in ("objective", "method"):
             last = f"; it ends in {spell(parts[-1])}" if parts else ""
             raise ValueError(f"{self}: a chain ends in an objective, e.g. chain(keep(hardest(5)), infonce){last}")
         for part in parts[:-1]:
             require(self, part, "rule", "each part before the objective")
+        object.__setattr__(self, "steps", (*parts[:-1], as_method(parts[-1], self)))
 
     def __call__(self, pool: Pool) -> Tensor:
         left = pool
-        for rule in self.parts[:-1]:
+        for rule in self.steps[:-1]:
             assert isinstance(rule, Rule)
             left = rule(left)
-        objective = self.parts[-1]
+        objective = self.steps[-1]
         assert isinstance(objective, Method)
         loss = objective(left)
         if len(pool) and left.notes.get("empty") == len(pool) and int(pool.negatives.count().max()) > 0:
@@ -67,7 +67,7 @@ class total(Method, name="total"):
     def __call__(self, pool: Pool) -> Tensor:
         loss = torch.zeros(len(pool), dtype=pool.negatives.dtype, device=pool.negatives.query.device)
         for coefficient, method in self.terms:
-            weight = number_at(coefficient, pool.epoch, self)
+            weight = pool.number(coefficient, self)
             if weight != 0:
                 loss = loss + weight * method(pool)
         return loss
@@ -88,8 +88,4 @@ def as_method(value: Any, owner: Any = "method") -> Method:
 
 def refills(part: object) -> bool:
     """Whether an expression lets in older entries, so that its memory needs a reserve as long as itself."""
-    if isinstance(part, drop):
-        return part.refill
-    if isinstance(part, chain):
-        return any(refills(inner) for inner in part.parts)
-    return isinstance(part, total) and any(refills(method) for _, method in part.terms)
+    return isinstance(part, Part) and any(isinstance(inner, drop) and inner.refill for inner in part.parts())

@@ -12,7 +12,7 @@ from onca.bag import Bag
 from onca.link import Slice, Test
 from onca.part import Part, bare
 from onca.pool import Pool
-from onca.schedule import Number, check_number, number_at
+from onca.schedule import Number, check_number
 
 
 class Method(Part):
@@ -121,17 +121,16 @@ class debiased(Objective, name="debiased"):
     def __post_init__(self) -> None:
         check_number(self, self.tau_plus, "tau_plus")
         if isinstance(self.tau_plus, int | float):
-            self._prior(None)
+            self._checked(self.tau_plus)
 
-    def _prior(self, epoch: float | None) -> float:
-        value = number_at(self.tau_plus, epoch, self)
+    def _checked(self, value: float) -> float:
         if not 0 <= value < 1:
             raise ValueError(f"{self}: tau_plus is a share of the classes, 0 or more and less than 1; got {value}")
         return float(value)
 
     def __call__(self, pool: Pool) -> Tensor:
         need_positives(self, pool)
-        prior = self._prior(pool.epoch)
+        prior = self._checked(pool.number(self.tau_plus, self))
         total = negative_mass(pool)
         number = sum((bag.count() for bag in pool.added), pool.negatives.count()).to(total.dtype)
         there = number > 0
@@ -168,7 +167,7 @@ class triplet(Objective, name="triplet"):
 
     def __call__(self, pool: Pool) -> Tensor:
         need_positives(self, pool)
-        margin = number_at(self.margin, pool.epoch, self)
+        margin = pool.number(self.margin, self)
         own = pool.positives.links[0]
         pool.note("empty", int((pool.negatives.count() == 0).sum()))
         assert isinstance(own.place, int)

@@ -11,6 +11,7 @@ import copy
 import io
 import tokenize
 import warnings
+from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
 
 NAMES: dict[str, Any] = {}  # what an expression may name: classes (to be called) and values (used bare)
@@ -23,6 +24,7 @@ class Part:
 
     kind: ClassVar[str] = "part"
     name: ClassVar[str] = ""
+    own_needs: ClassVar[frozenset[str]] = frozenset()  # what a pool must hold for it: "support", "label" ...
     _text: str
 
     def __init_subclass__(cls, name: str = "", **more: Any) -> None:
@@ -37,6 +39,18 @@ class Part:
         object.__setattr__(self, "_text", f"{cls.name}({', '.join(inside)})")
         return self
 
+    def parts(self) -> Iterator[Part]:
+        """Itself and all parts inside it."""
+        yield self
+        for value in vars(self).values():
+            for item in _flat(value):
+                yield from item.parts()
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What a pool must hold for it and for all parts inside it."""
+        return frozenset().union(*(part.own_needs for part in self.parts()))
+
     def __str__(self) -> str:
         return self._text
 
@@ -47,6 +61,33 @@ class Part:
 
     def __hash__(self) -> int:
         return hash(self._text)
+
+
+class Shorthand(Part):
+    """A part that stands for a longer expression, made once, so that bad arguments are refused at construction.
+
+    Stands before the kind among the bases: `class hcl(Shorthand, Method, name="hcl")`.
+    """
+
+    def meaning(self) -> Part:
+        """The longer expression."""
+        raise NotImplementedError  # abstract
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_meaning", self.meaning())
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self._meaning(*inputs)
+
+    _meaning: Any
+
+
+def _flat(value: Any) -> Iterator[Part]:
+    if isinstance(value, Part):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _flat(item)
 
 
 def bare(part: P, name: str) -> P:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,10 +11,13 @@ from torch import Tensor
 
 from onca.bag import Bag
 from onca.link import Link
+from onca.part import nearest
 from onca.schedule import Number, Schedule, check_number, number_at
 
 Negatives = Tensor | Sequence[Tensor]
 Known = Tensor | Sequence[Tensor | None] | None
+
+TABLES = ("neighbours", "duplicates", "depth", "external", "normaliser", "population", "history")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +27,10 @@ class Pool:
     positives, negatives: bags of the same queries. reserve: older entries that only `refill` lets in, newest first in
     their places. added: entries that a rule put in and that no later rule sees. temperature: a plain number.
     label, index [B], -1 unknown. support [B,S,D]: more views of the query's image. given [B,N] bool. neighbours [I,k]:
-    rows of the k nearest images of each image. duplicates [I]: group of each image. depth [C,C]: depth of the lowest
-    common ancestor of two labels. epoch: float from 0. seed: of what is drawn in this step.
+    rows of the k nearest images of each image, -1 unknown. duplicates [I]: group of each image. depth [C,C]: depth of
+    the lowest common ancestor of two labels. external: name of a source -> unit rows [I,F], one for each image.
+    normaliser: the constant Z of noise-contrastive estimation. population: number of images in the set.
+    epoch: float from 0. history: mean losses of the epochs that are over. seed: of what is drawn in this step.
     short [B]: the queries for which the reserve did not suffice.
     """
 
@@ -42,8 +47,11 @@ class Pool:
     neighbours: Tensor | None = None
     duplicates: Tensor | None = None
     depth: Tensor | None = None
+    external: Mapping[str, Tensor] = field(default_factory=dict)
     normaliser: Tensor | None = None
+    population: int | None = None
     epoch: float | None = None
+    history: tuple[float, ...] = ()
     step: int = 0
     seed: int = 0
     short: Tensor | None = None
@@ -64,6 +72,10 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.negatives.query)
+
+    def number(self, value: Number, owner: Any) -> int | float:
+        """A number of an expression, or what its schedule gives now. Raises ValueError: a schedule and no epoch."""
+        return number_at(value, self.epoch, owner, self.history)
 
     def note(self, name: str, value: Any) -> None:
         """Reports a number of this step; it reaches `notes`, and metrics.jsonl in a run."""
@@ -102,6 +114,7 @@ def pool(
     epoch: float | None = None,
     seed: int = 0,
     normalize: bool = True,
+    **tables: Any,
 ) -> Pool:
     """A pool of tensors that a loop of one's own has at hand.
 
@@ -115,10 +128,15 @@ def pool(
         reserve: the last `reserve` rows of shared negatives, newest first, are older entries that only refill lets in.
         epoch: needed when an expression holds a schedule. seed: of what is drawn.
         normalize: divide each row by its length (a zero row stays zero), as a factor on scores; never a copy of keys.
+        tables: what is known beside the batch, as fields of `Pool`: neighbours, duplicates, depth, external,
+            normaliser, population, history.
 
     Raises:
         ValueError: shapes that do not fit, with the shapes.
     """
+    unknown = tables.keys() - TABLES
+    if unknown:
+        raise ValueError(f"{min(unknown)}= is not known; {nearest(min(unknown), TABLES)}")
     _expect("query", query, ("B", "D"), None)
     size, dim = query.shape
     several = negatives if isinstance(negatives, list | tuple) else [negatives]
@@ -161,6 +179,7 @@ def pool(
         given=given,
         epoch=epoch,
         seed=seed,
+        **tables,
     )
 
 

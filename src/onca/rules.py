@@ -12,7 +12,7 @@ from onca.bag import Bag
 from onca.link import Slice, Test
 from onca.part import Part, require
 from onca.pool import Pool
-from onca.schedule import Number, check_number, number_at
+from onca.schedule import Number, check_number
 from onca.select import Selector
 
 
@@ -138,7 +138,7 @@ class harden(Rule, name="harden"):
             raise ValueError(f"{self}: attached must be True or False; got {self.attached!r}")
 
     def __call__(self, pool: Pool) -> Pool:
-        tilt = number_at(self.beta, pool.epoch, self) * pool.scale
+        tilt = pool.number(self.beta, self) * pool.scale
         positives, negatives = (self._tilted(bag, tilt) for bag in (pool.positives, pool.negatives))
         return replace(pool, positives=positives, negatives=negatives)
 

@@ -6,18 +6,19 @@ Time is the epoch as a float from 0: in the middle of the first epoch it is 0.5.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from onca.part import Part, spell
 
 
 class Schedule(Part):
-    """A number for each epoch."""
+    """A number for each epoch; `history` holds the mean losses of the epochs that are over, for those that adapt."""
 
     kind = "schedule"
 
-    def __call__(self, epoch: float) -> float:
+    def __call__(self, epoch: float, history: Sequence[float] = ()) -> float:
         raise NotImplementedError  # abstract
 
 
@@ -32,8 +33,8 @@ def check_number(owner: Any, value: Any, argument: str) -> None:
         raise ValueError(f"{owner}: {argument} must be a number or a schedule; got {spell(value)}")
 
 
-def number_at(value: Number, epoch: float | None, owner: Any) -> int | float:
-    """The number itself, or what the schedule gives at `epoch`.
+def number_at(value: Number, epoch: float | None, owner: Any, history: Sequence[float] = ()) -> int | float:
+    """The number itself, or what the schedule gives at `epoch` after these losses.
 
     Raises:
         ValueError: a schedule, and no epoch to ask it for.
@@ -42,7 +43,7 @@ def number_at(value: Number, epoch: float | None, owner: Any) -> int | float:
         return value
     if epoch is None:
         raise ValueError(f"{owner} holds the schedule {value}: give epoch= (a float from 0)")
-    return value(epoch)
+    return value(epoch, history)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,8 +57,8 @@ class after(Schedule, name="after"):
         check_number(self, self.epoch, "epoch")
         check_number(self, self.value, "value")
 
-    def __call__(self, epoch: float) -> float:
-        return number_at(self.value, epoch, self) if epoch > self.epoch else 0.0
+    def __call__(self, epoch: float, history: Sequence[float] = ()) -> float:
+        return number_at(self.value, epoch, self, history) if epoch > self.epoch else 0.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,7 +72,7 @@ class ramp(Schedule, name="ramp"):
     def __post_init__(self) -> None:
         _check_course(self)
 
-    def __call__(self, epoch: float) -> float:
+    def __call__(self, epoch: float, history: Sequence[float] = ()) -> float:
         return self.start + (self.end - self.start) * _share(epoch, self.epochs)
 
 
@@ -86,16 +87,93 @@ class cosine_decay(Schedule, name="cosine_decay"):
     def __post_init__(self) -> None:
         _check_course(self)
 
-    def __call__(self, epoch: float) -> float:
+    def __call__(self, epoch: float, history: Sequence[float] = ()) -> float:
         share = _share(epoch, self.epochs)
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * share)) / 2 if share < 1 else self.end
 
 
-def _check_course(course: ramp | cosine_decay) -> None:
-    for argument in ("start", "end", "epochs"):
-        check_number(course, getattr(course, argument), argument)
-        if isinstance(getattr(course, argument), Schedule):
-            raise ValueError(f"{course}: {argument} must be a plain number")
+@dataclass(frozen=True, eq=False, repr=False)
+class staircase(Schedule, name="staircase"):
+    """start - size * floor(epoch / (epochs / levels)), never beyond `end` (Ring's step policy, 2010.02037).
+
+    HCL's `--anneal down` (2010.04592) over E epochs is staircase(beta, 0, beta / 8, 9 * (E // 9), 9).
+    """
+
+    start: float
+    end: float
+    size: float
+    epochs: float
+    levels: int = 10
+
+    def __post_init__(self) -> None:
+        _check_course(self, "size", "levels")
+        if self.size < 0 or self.levels < 1:
+            raise ValueError(f"{self}: size must be 0 or more, levels 1 or more")
+
+    def __call__(self, epoch: float, history: Sequence[float] = ()) -> float:
+        steps = self.size * math.floor(epoch / (self.epochs / self.levels))
+        return max(self.start - steps, self.end) if self.start > self.end else min(self.start + steps, self.end)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class exponential_decay(Schedule, name="exponential_decay"):
+    """end + (start - end) e^(-rate * epoch) before `epochs`, and `end` from there on (2010.02037)."""
+
+    start: float
+    end: float
+    rate: float
+    epochs: float
+
+    def __post_init__(self) -> None:
+        _check_course(self, "rate")
+
+    def __call__(self, epoch: float, history: Sequence[float] = ()) -> float:
+        return self.end + (self.start - self.end) * math.exp(-self.rate * epoch) if epoch < self.epochs else self.end
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class adaptive(Schedule, name="adaptive"):
+    """Goes down by `delta` after an epoch whose loss was below the mean of up to `window` epochs before it, and up
+    by `delta` after one whose loss was above; from `start`, within `least` to `most` (2010.02037).
+
+    The first epoch moves nothing. A pure function of the history, so it has no state of its own. lower_is_better=False
+    is for a history of accuracies.
+    """
+
+    start: float
+    least: float
+    delta: float
+    most: float = 100.0
+    window: int = 10
+    lower_is_better: bool = True
+    own_needs: ClassVar[frozenset[str]] = frozenset({"history"})
+
+    def __post_init__(self) -> None:
+        for argument in ("start", "least", "delta", "most", "window"):
+            _check_plain(self, argument)
+        if not self.least <= self.start <= self.most or self.delta < 0 or self.window < 1:
+            raise ValueError(f"{self}: least <= start <= most, delta 0 or more, window 1 or more")
+
+    def __call__(self, epoch: float, history: Sequence[float] = ()) -> float:
+        value = self.start
+        for place in range(1, len(history)):
+            before = history[max(0, place - self.window) : place]
+            gain = sum(before) / len(before) - history[place]
+            gain = gain if self.lower_is_better else -gain
+            value += self.delta * ((gain < 0) - (gain > 0))
+            value = min(max(value, self.least), self.most)
+        return value
+
+
+def _check_plain(course: Schedule, argument: str) -> None:
+    check_number(course, getattr(course, argument), argument)
+    if isinstance(getattr(course, argument), Schedule):
+        raise ValueError(f"{course}: {argument} must be a plain number")
+
+
+def _check_course(course: ramp | cosine_decay | staircase | exponential_decay, *more: str) -> None:
+    for argument in ("start", "end", "epochs", *more):
+        _check_plain(course, argument)
     if course.epochs <= 0:
         raise ValueError(f"{course}: epochs must be more than 0")
 

@@ -20,7 +20,7 @@ from onca.difficulty import Difficulty, cosine, uniform
 from onca.link import Slice, Test
 from onca.part import Part, require
 from onca.pool import Pool
-from onca.schedule import Number, Schedule, check_number, number_at
+from onca.schedule import Number, Schedule, check_number
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -107,7 +107,7 @@ class _Percentile(Selector):
 
     by: Difficulty
 
-    def span(self, epoch: float | None) -> tuple[Fraction | int, Fraction | int]:
+    def span(self, pool: Pool | None) -> tuple[Fraction | int, Fraction | int]:
         """Exact (low, high)."""
         raise NotImplementedError  # abstract
 
@@ -118,9 +118,9 @@ class _Percentile(Selector):
         if not any(isinstance(getattr(self, name), Schedule) for name in names):
             self.span(None)
 
-    def exact(self, name: str, epoch: float | None) -> Fraction:
+    def exact(self, name: str, pool: Pool | None) -> Fraction:
         """A percentage as written, exactly: 0.1 is one tenth."""
-        value = number_at(getattr(self, name), epoch, self)
+        value = getattr(self, name) if pool is None else pool.number(getattr(self, name), self)
         if not 0 <= value <= 100:
             raise ValueError(f"{self}: {name} is in percent, 0 to 100; got {value}")
         from fractions import Fraction  # here, because importing onca loads nothing that torch has not loaded
@@ -128,7 +128,7 @@ class _Percentile(Selector):
         return Fraction(str(value))
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
-        low, high = self.span(pool.epoch)
+        low, high = self.span(pool)
         found = bag.threshold(lambda n: torch.stack([ranks(n, 100 - low), ranks(n, 100 - high)], 1), self.by(pool))
         outer, inner = found.test(0), found.test(1)
         return outer if high == 100 else lambda piece: outer(piece) & ~inner(piece)
@@ -152,8 +152,8 @@ class window(_Percentile, name="window"):
     def __post_init__(self) -> None:
         self.check("low", "high")
 
-    def span(self, epoch: float | None) -> tuple[Fraction | int, Fraction | int]:
-        low, high = self.exact("low", epoch), self.exact("high", epoch)
+    def span(self, pool: Pool | None) -> tuple[Fraction | int, Fraction | int]:
+        low, high = self.exact("low", pool), self.exact("high", pool)
         if low > high:
             raise ValueError(f"{self}: low must not be above high (100 is the hardest); did you mean the other order?")
         return low, high
@@ -169,8 +169,8 @@ class hardest(_Percentile, name="hardest"):
     def __post_init__(self) -> None:
         self.check("percent")
 
-    def span(self, epoch: float | None) -> tuple[Fraction | int, Fraction | int]:
-        return 100 - self.exact("percent", epoch), 100
+    def span(self, pool: Pool | None) -> tuple[Fraction | int, Fraction | int]:
+        return 100 - self.exact("percent", pool), 100
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -183,8 +183,8 @@ class easiest(_Percentile, name="easiest"):
     def __post_init__(self) -> None:
         self.check("percent")
 
-    def span(self, epoch: float | None) -> tuple[Fraction | int, Fraction | int]:
-        return 0, self.exact("percent", epoch)
+    def span(self, pool: Pool | None) -> tuple[Fraction | int, Fraction | int]:
+        return 0, self.exact("percent", pool)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -259,7 +259,7 @@ def check_count(owner: Part, name: str) -> None:
 
 
 def count_at(owner: Part, value: Number, pool: Pool) -> int:
-    return max(0, math.floor(number_at(value, pool.epoch, owner) + 0.5))
+    return max(0, math.floor(pool.number(value, owner) + 0.5))
 
 
 # Selectors by value.
@@ -277,7 +277,7 @@ class above(Selector, name="above"):
         require(self, self.by, "difficulty", "by")
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
-        threshold, score = number_at(self.threshold, pool.epoch, self), self.by(pool)
+        threshold, score = pool.number(self.threshold, self), self.by(pool)
         return lambda piece: score(piece) > threshold
 
 
@@ -291,7 +291,7 @@ class semihard(Selector, name="semihard"):
         check_number(self, self.margin, "margin")
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
-        margin = number_at(self.margin, pool.epoch, self)
+        margin = pool.number(self.margin, self)
         given = replace(pool.positives, links=pool.positives.links[:1])
         if not len(given):
             raise ValueError(f"{self} needs a positive for each query: give positive [B,D]")

@@ -32,6 +32,17 @@ class Encoder(nn.Module):
         features: Tensor = self.backbone(images)  # [n,width]
         return features
 
+    def maps(self, images: Tensor) -> Tensor:
+        """The backbone's last maps [n,C,h,w], after their ReLU and before global pooling."""
+        pooling = next(layer for layer in self.backbone.modules() if isinstance(layer, nn.AdaptiveAvgPool2d))
+        seen: list[Tensor] = []
+        hook = pooling.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            self.backbone(images)
+        finally:
+            hook.remove()
+        return seen[0]
+
     def forward(self, images: Tensor) -> Tensor:
         embeddings: Tensor = self.head(self.features(images))  # [n,dim]
         return embeddings

@@ -1,0 +1,1 @@
+"""The methods of the literature, one paper a file. A method knows pools, never hosts."""
