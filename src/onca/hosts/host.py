@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from onca.objectives import Method
-from onca.pool import Pool, check_temperature
+from onca.pool import Pool, check_temperature, unit
 from onca.schedule import Number
+
+REMEDIES = {
+    "support": "support views of each image: give the host support=8 (--support 8)",
+    "neighbours": "a neighbour graph: take a host with a bank that keeps one (--host npid)",
+    "normaliser": "a bank that noise is drawn from: take --host npid or cmc with --draws 4096",
+    "given": "a choice of entries that no host makes: use onca.contrast with given=",
+    "duplicates": "groups of near-duplicates: give host.known (onca.data.near_duplicates finds them)",
+    "depth": "a hierarchy of labels: give host.known, or take a set with levels",
+    "external": "descriptors of the images: give host.known",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """views: one tensor [B,...] a view. index, label: [B] int64, -1 unknown. epoch: float from 0. step: from 0."""
+    """views: one tensor [B,...] a view, the host's own first, then the support views. index, label: [B] int64, -1
+    unknown. epoch: float from 0. step: from 0.
+    """
 
     views: tuple[Tensor, ...]
     index: Tensor | None = None
@@ -25,21 +37,54 @@ class Batch:
     step: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known about the images of a set, whatever the batch. images: how many there are, I.
+
+    duplicates [I]: group of each image. depth [C,C]: depth of the lowest common ancestor of two labels. external: name
+    of a source -> unit rows [I,F].
+    """
+
+    images: int | None = None
+    duplicates: Tensor | None = None
+    depth: Tensor | None = None
+    external: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 class Host(nn.Module):
     """One training step is before_step, pools, loss, backward, the optimiser's step, after_step.
 
-    All that a host owns is in its state_dict. `notes` holds what the parts of the last loss reported.
+    All that a host owns is in its state_dict. `notes` holds what the parts of the last loss reported, `known` what the
+    data set knows. own_views: how many views of an image it asks for; `support` more follow them.
     """
 
     encoder: nn.Module
+    history: Tensor
+    own_views = 2
 
-    def __init__(self, encoder: nn.Module, temperature: Number, seed: int = 0) -> None:
+    def __init__(self, encoder: nn.Module, temperature: Number, seed: int = 0, support: int = 0) -> None:
         super().__init__()
+        if support < 0:
+            raise ValueError(f"support is a number of extra views, 0 or more; got {support}")
         self.encoder = encoder
         self.temperature = temperature
         self.seed = seed
+        self.support = support
+        self.known = Known()
         self.notes: dict[str, Any] = {}
+        self.register_buffer("history", torch.zeros(0, dtype=torch.float64))  # mean loss of each epoch that is over
         check_temperature(temperature)
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """What its pools hold of what a part may need."""
+        known = {name for name in ("duplicates", "depth", "external") if getattr(self.known, name) not in (None, {})}
+        return frozenset({"label", "index", "history", *known} | ({"support"} if self.support else set()))
+
+    def check(self, method: Method) -> None:
+        """Raises ValueError when the method needs what this host's pools do not hold, saying what to give it."""
+        for need in sorted(method.needs - self.gives):
+            raise ValueError(f"{method} needs {REMEDIES[need]}; {type(self).__name__} has none")
 
     def before_step(self) -> None:
         """Momentum updates, from the weights as they are before this step's optimiser step."""
@@ -57,6 +102,44 @@ class Host(nn.Module):
     def after_step(self) -> None:
         """Memories take the keys of the last pools."""
 
+    def after_epoch(self, loss: float) -> None:
+        """Remembers the mean loss of an epoch, which adaptive schedules look at."""
+        self.history = torch.cat([self.history, self.history.new_tensor([loss])])
+
+    def told(self, batch: Batch) -> dict[str, Any]:
+        """The fields of a pool that every host fills alike."""
+        return {
+            "label": batch.label,
+            "index": batch.index,
+            "epoch": batch.epoch,
+            "step": batch.step,
+            "duplicates": self.known.duplicates,
+            "depth": self.known.depth,
+            "external": self.known.external,
+            "population": self.known.images,
+            "history": tuple(self.history.tolist()),
+        }
+
+    @torch.no_grad()
+    def support_views(self, encode: Callable[[int], Tensor]) -> Tensor | None:
+        """The support views, unit rows [B,S,D] without gradient; None where there are none.
+
+        encode: number of a view -> unit rows [B,D].
+        """
+        if not self.support:
+            return None
+        return torch.stack([encode(view) for view in range(self.own_views, self.own_views + self.support)], 1)
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:
+        if prefix + "history" in state:  # as long as the training that wrote it
+            self.history = self.history.new_zeros(len(state[prefix + "history"]))
+        super()._load_from_state_dict(state, prefix, *more)
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    """Rows of length one, in float32 or better."""
+    return unit(features.to(torch.promote_types(features.dtype, torch.float32)))
+
 
 def drawn_from(seed: int, *more: int) -> int:
     """A seed made of several numbers, so that draws of different steps and pools do not repeat each other."""
@@ -66,6 +149,11 @@ def drawn_from(seed: int, *more: int) -> int:
     return state
 
 
-def check_views(batch: Batch, host: Host, count: int) -> None:
+def check_views(batch: Batch, host: Host) -> None:
+    """Raises ValueError when a batch holds fewer views than the host asks for."""
+    count = host.own_views + host.support
     if len(batch.views) < count:
-        raise ValueError(f"{type(host).__name__} needs {count} views of each image; the batch holds {len(batch.views)}")
+        kind = f" ({host.support} of them support)" if host.support else ""
+        raise ValueError(
+            f"{type(host).__name__} needs {count} views of each image{kind}; the batch holds {len(batch.views)}"
+        )

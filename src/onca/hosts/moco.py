@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from onca.bag import Bag
-from onca.hosts.host import Batch, Host, check_views, drawn_from
+from onca.hosts.host import Batch, Host, check_views, drawn_from, unit_rows
 from onca.link import Link
 from onca.memory import Queue
-from onca.pool import Pool, temperature_at, unit
+from onca.pool import Pool, temperature_at
 from onca.schedule import Number
 
 
@@ -26,7 +26,8 @@ class MoCo(Host):
     and the keys of both views go in, as in the official CIFAR recipe.
 
     Keys are encoded in an order drawn from (seed, step), which matters with split batch norm (one device standing for
-    several: without it a query would share statistics with its key).
+    several: without it a query would share statistics with its key). support: so many more views of each image go
+    through the key encoder and stand in `pool.support`.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class MoCo(Host):
         temperature: Number = 0.2,
         symmetric: bool = False,
         *,
+        support: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(encoder, temperature, seed)
+        super().__init__(encoder, temperature, seed, support)
         if not isinstance(queue, Queue):
             raise ValueError(f"MoCo needs a memory: give queue=onca.Queue(size, dim); got {queue!r}")
         if not 0 <= momentum <= 1:
@@ -57,42 +59,37 @@ class MoCo(Host):
             key.mul_(self.momentum).add_(own, alpha=1 - self.momentum)
 
     def pools(self, batch: Batch) -> list[Pool]:
-        check_views(batch, self, 2)
+        check_views(batch, self)
         directions = [(0, 1), (1, 0)] if self.symmetric else [(0, 1)]
         keys = {view: self._encode_keys(batch, view) for _, view in directions}
         self._keys = [(keys[view], batch, view) for view in sorted(keys)]
-        return [self._pool(batch, query, keys[key], place) for place, (query, key) in enumerate(directions)]
+        more = self.support_views(lambda view: self._encode_keys(batch, view))
+        return [self._pool(batch, query, keys[key], more, place) for place, (query, key) in enumerate(directions)]
 
-    def _pool(self, batch: Batch, view: int, keys: Tensor, place: int) -> Pool:
-        query = _unit(self.encoder(batch.views[view]))
+    def _pool(self, batch: Batch, view: int, keys: Tensor, more: Tensor | None, place: int) -> Pool:
+        query = unit_rows(self.encoder(batch.views[view]))
         return Pool(
             positives=Bag(query, (Link(keys[:, None], role="same image"),), query_index=batch.index),
             negatives=self.memory.negatives(query, batch.index),
             reserve=self.memory.older(query, batch.index),
             temperature=temperature_at(self.temperature, batch.epoch),
             name=f"view {view} -> {1 - view}",
-            label=batch.label,
-            index=batch.index,
-            epoch=batch.epoch,
-            step=batch.step,
+            support=more,
             seed=drawn_from(self.seed, batch.step, place),
+            **self.told(batch),
         )
 
     @torch.no_grad()
     def _encode_keys(self, batch: Batch, view: int) -> Tensor:
         images = batch.views[view]
         if not self.training:
-            return _unit(self.key_encoder(images))
+            return unit_rows(self.key_encoder(images))
         draw = torch.Generator().manual_seed(drawn_from(self.seed, batch.step, view))
         order = torch.randperm(len(images), generator=draw).to(images.device)
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        return _unit(self.key_encoder(images[order]))[back]
+        return unit_rows(self.key_encoder(images[order]))[back]
 
     def after_step(self) -> None:
         for keys, batch, view in self._keys:
             self.memory.enqueue(keys, batch.index, batch.label, view)
         self._keys = []
-
-
-def _unit(features: Tensor) -> Tensor:
-    return unit(features.to(torch.promote_types(features.dtype, torch.float32)))
