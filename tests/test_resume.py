@@ -23,7 +23,7 @@ from torch import Tensor
 from onca.data import Splits
 from onca.train import Interrupted, NotSaved, Run, Tick, load_data, train
 from onca.train.checkpoint import load_checkpoint
-from onca.train.run import locked
+from onca.train.folder import locked
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 

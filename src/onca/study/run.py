@@ -17,9 +17,9 @@ from onca.study.grid import Cell, Grid
 from onca.study.papers import Condition
 from onca.study.workers import News, work_through
 from onca.train import Run, result_of
+from onca.train.folder import locked
 from onca.train.loss_share import Shares, read_loss_share
 from onca.train.network import device
-from onca.train.run import locked
 
 Listen = Callable[[Cell, News], None]
 

@@ -2,10 +2,11 @@
 
 from onca.train.checkpoint import NotSaved
 from onca.train.evaluation import evaluate
+from onca.train.folder import load_run
 from onca.train.interrupt import Interrupted
 from onca.train.loop import NotFinite, load_data
 from onca.train.progress import Bar, Tick
-from onca.train.run import Run, load_run
+from onca.train.run import Run
 from onca.train.session import begun, result_of, train
 
 __all__ = [

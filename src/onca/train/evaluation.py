@@ -15,8 +15,9 @@ from onca.method import as_method
 from onca.part import nearest
 from onca.train import assemble
 from onca.train.checkpoint import load_checkpoint
+from onca.train.folder import load_run
 from onca.train.network import Network, device
-from onca.train.run import Run, load_run
+from onca.train.run import Run
 
 NEIGHBOURS = 200  # that vote in kNN, fewer where there are fewer
 

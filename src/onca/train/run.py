@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 from onca.method import as_method
 from onca.part import nearest, read
 from onca.schedule import Schedule
-from onca.train.checkpoint import write_json
 
 FREE = ("epochs", "runs")  # what a resumed run may change; everything else is in the hash
 
@@ -33,8 +29,9 @@ class Run:
 
     data: str = "world"
     """source of images: world, npz:PATH, folder:PATH, cifar10 ... (`onca data list`)"""
-    host: Literal["moco", "simclr"] = "moco"
-    """what makes keys: moco (queue, momentum encoder) or simclr (the batch itself)"""
+    host: Literal["moco", "simclr", "npid", "cmc", "looc"] = "moco"
+    """what makes keys: moco (queue, momentum encoder), simclr (the batch itself), npid (a bank of all images), cmc (two
+    encoders of colours and lightness, two banks), looc (spaces that keep what one augmentation changes)"""
     method: str = "infonce"
     """the loss, as an expression: "chain(keep(hardest(5)), infonce)" """
     encoder: str = "small(32)"
@@ -45,6 +42,18 @@ class Run:
     """length of an embedding"""
     views: str = "moco_v2"
     """augmentation: moco_v1, moco_v2, simclr"""
+    crop: str = "random_crop"
+    """where crops lie: random_crop, "contrastive_crop(alpha=0.6)", fixed_crop"""
+    crop_low: float | None = None
+    """smallest share of the area that a crop takes (None: as --views says)"""
+    rotation: bool = False
+    """adds rotation by 90, 180 or 270 degrees to the views, for half of them"""
+    support: int = 0
+    """extra views of each image, which support_max, fnc and own_views look at"""
+    plain_view: bool = False
+    """the last support view is the image without augmentation"""
+    gap: int = 0
+    """frames: the second view is of a neighbouring frame at most so far away (0: of the same image)"""
     images: int | None = None
     """at most so many training images (None: all)"""
     size: int | None = None
@@ -55,8 +64,18 @@ class Run:
     """images a step"""
     queue: int = 4096
     """moco: keys in the memory"""
+    memory: str = "queue"
+    """moco: queue, or "lasting(hardest(5))", which keeps hard negatives longer"""
     momentum: float = 0.99
-    """moco: of the key encoder"""
+    """moco, looc: of the key encoder"""
+    bank_momentum: float = 0.5
+    """npid, cmc: of the rows of the bank"""
+    draws: int = 0
+    """npid, cmc: negatives drawn from the bank (0: the whole bank)"""
+    colours: Literal["lab", "ycbcr"] = "lab"
+    """cmc: how a view is split into lightness and colour"""
+    spaces: str = "rotation,colour"
+    """looc: the augmentations that have a space each: rotation, colour, texture"""
     temperature: float | str = 0.1
     """a number, or a schedule: "ramp(0.2, 0.07, 10)" """
     epochs: int = 4
@@ -79,6 +98,8 @@ class Run:
     """of the encoders; auto: bf16 where the machine has units for it"""
     device: str = "auto"
     """cpu, cuda; auto: cuda where there is one"""
+    validate: bool = False
+    """evaluate on the validation part, to make a choice, instead of on the test part"""
     seed: int = 0
     """of weights, order of images and views"""
     runs: str = "runs"
@@ -101,6 +122,13 @@ class Run:
             raise ValueError("--schedule one_cycle has a rise of its own: leave --warmup 0, or take --schedule cosine")
         if self.warmup < 0 or self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.momentum <= 1:
             raise ValueError("--lr must be above 0, --weight-decay and --warmup 0 or more, --momentum within 0 to 1")
+        for name in ("support", "gap", "draws"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} must be 0 or more; got {getattr(self, name)}")
+        if self.plain_view and not self.support:
+            raise ValueError("--plain-view makes the last support view a plain one: give --support 1 or more")
+        if self.crop_low is not None and not 0 < self.crop_low <= 1:
+            raise ValueError(f"--crop-low is a share of the area, above 0 and at most 1; got {self.crop_low}")
         object.__setattr__(self, "method", str(as_method(self.method)))
         object.__setattr__(self, "temperature", _temperature(self.temperature))
 
@@ -148,72 +176,3 @@ def as_schedule(text: str) -> Schedule:
     if not isinstance(part, Schedule):
         raise ValueError(f"--temperature must be a number or a schedule; {part} is a {part.kind}")
     return part
-
-
-def load_run(folder: Path) -> Run:
-    """The run whose folder this is.
-
-    Raises:
-        ValueError: no such folder, or one that holds no run.
-    """
-    path = folder / "run.json"
-    if not path.is_file():
-        raise ValueError(f"{folder} is no run's folder: there is no run.json in it")
-    try:
-        record = json.loads(path.read_text())
-        return Run(**{**record, "runs": str(folder.parent)})
-    except (json.JSONDecodeError, TypeError) as problem:
-        raise ValueError(f"{path} does not describe a run of this version: {problem}") from problem
-
-
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What a resumed run must not change and did: "lr: 0.12 there, 0.06 here", empty where nothing."""
-    keys = [key for key in {**old, **new} if key not in FREE and old.get(key, MISSING) != new.get(key, MISSING)]
-    return "; ".join(f"{key}: {old.get(key, 'absent')!r} there, {new.get(key, 'absent')!r} here" for key in keys)
-
-
-def record(run: Run) -> None:
-    """Writes run.json; over an older one only where nothing but epochs and runs differs.
-
-    Raises:
-        ValueError: the folder holds a run with another configuration.
-    """
-    path = run.folder / "run.json"
-    if path.exists():
-        different = changes(json.loads(path.read_text()), asdict(run))
-        if different:
-            raise ValueError(f"{run.folder} holds a run with another configuration ({different})")
-    write_json(path, asdict(run))
-
-
-def refuse_new(run: Run) -> None:
-    """Says why there is nothing to resume: how the most similar run in the same folder differs.
-
-    Raises:
-        ValueError: always.
-    """
-    others = [json.loads(path.read_text()) for path in sorted(Path(run.runs).glob("*/run.json"))]
-    if not others:
-        raise ValueError(f"nothing to resume: no run in {run.runs}; leave --resume out to start")
-    differences = [changes(other, asdict(run)) for other in others]
-    closest = min(range(len(others)), key=lambda place: differences[place].count(" there, "))
-    raise ValueError(
-        f"nothing to resume: no run with this configuration in {run.runs}; the most similar one differs in "
-        f"{differences[closest]}. A resumed run may change only epochs; leave --resume out to start a new one"
-    )
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process. The lock ends with the process, however it ends.
-
-    Raises:
-        ValueError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process is at work in {folder}: wait for it, or choose another --runs") from None
-        yield

@@ -12,9 +12,10 @@ from onca.data import Splits
 from onca.train.assemble import check
 from onca.train.checkpoint import write_json
 from onca.train.evaluation import measure
+from onca.train.folder import locked, record, refuse_new
 from onca.train.loop import SAVE_SECONDS, fit, load_data, start
 from onca.train.progress import Watch
-from onca.train.run import Run, locked, record, refuse_new
+from onca.train.run import Run
 
 
 def train(
