@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -113,7 +115,8 @@ class debiased(Objective, name="debiased"):
     g = max((mean of negatives - tau_plus * mean of positives) / (1 - tau_plus), e^(-1/t)), N present negatives.
 
     The first positive stands in the numerator, all of them in the correction; after `harden` both means are tilted
-    (2010.04592). In log space, finite in float32 at any temperature. Note `floor`: share of queries on the floor.
+    (2010.04592). In log space, finite in float32 at any temperature. On the floor no gradient passes through g. Note
+    `floor`: share of queries that stand there; when it is more than half, a warning says so.
     """
 
     tau_plus: Number = 0.1
@@ -147,36 +150,65 @@ class debiased(Objective, name="debiased"):
         floor = count - pool.scale
         stands = positive & ~(left.detach() < floor)
         estimate = torch.where(stands, left, floor)
-        pool.note("floor", (~stands & there).double().mean().item())
+        self._note_floor(pool, (~stands & there).double().mean().item())
         first = first_positive(pool)
         loss = first.mean(lambda piece, g: torch.logaddexp(g - piece.score * pool.scale, g.new_zeros(())), estimate)
         return torch.where(there, loss, 0)
 
+    def _note_floor(self, pool: Pool, share: float) -> None:
+        """The text holds no number of this step: what is said again is shown once."""
+        pool.note("floor", share)
+        if share > 0.5:
+            warnings.warn(
+                f"{self} at temperature {pool.temperature:.2g}: more than half of the queries stand on the floor of "
+                "the estimate, where negatives send no gradient; raise the temperature or lower tau_plus",
+                stacklevel=3,
+            )
+
+
+class Triplets(Objective):
+    """Mean over the negatives, zeros included, of a loss of (query, positive, negative).
+
+    With several positives, the mean over the explicit ones; without any, the first one attracted. A query without
+    negatives has loss 0.
+    """
+
+    def against(self, pool: Pool) -> Callable[[Tensor, Tensor], Tensor]:
+        """(cosines of negatives [b,n], cosine of the positive [b,1]) -> losses [b,n], with the numbers of now."""
+        raise NotImplementedError  # abstract
+
+    def __call__(self, pool: Pool) -> Tensor:
+        need_positives(self, pool)
+        pool.note("empty", int((pool.negatives.count() == 0).sum()))
+        loss = self.against(pool)
+        losses = [
+            pool.negatives.mean(lambda piece, s: loss(piece.score, s), positive.mean())
+            for positive in _explicit_positives(pool)
+        ]
+        return torch.stack(losses).mean(0)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
-class triplet(Objective, name="triplet"):
-    """Mean over the negatives, zeros included, of max(0, s- - s+ + margin), in cosine (1503.03832; d^2 = 2 - 2 cos).
-
-    With several positives, the mean over the explicit ones. A query without negatives has loss 0.
-    """
+class triplet(Triplets, name="triplet"):
+    """Mean over the negatives, zeros included, of max(0, s- - s+ + margin), in cosine (1503.03832; d^2 = 2 - 2 cos)."""
 
     margin: Number
 
     def __post_init__(self) -> None:
         check_number(self, self.margin, "margin")
 
-    def __call__(self, pool: Pool) -> Tensor:
-        need_positives(self, pool)
+    def against(self, pool: Pool) -> Callable[[Tensor, Tensor], Tensor]:
         margin = pool.number(self.margin, self)
-        own = pool.positives.links[0]
-        pool.note("empty", int((pool.negatives.count() == 0).sum()))
-        assert isinstance(own.place, int)
-        explicit = replace(pool.positives, links=(own,))
-        losses = []
-        for place in range(own.place, own.place + own.length):
-            positive = explicit.only(_at(place)).mean()
-            losses.append(pool.negatives.mean(lambda piece, s: torch.relu(piece.score - s + margin), positive))
-        return torch.stack(losses).mean(0)
+        return lambda negatives, positive: torch.relu(negatives - positive + margin)
+
+
+def _explicit_positives(pool: Pool) -> list[Bag]:
+    """Bags of one positive each: all that were given, or else the first one attracted."""
+    own = pool.positives.links[0]
+    assert isinstance(own.place, int)
+    given = replace(pool.positives, links=(own,))
+    places = range(own.place, own.place + own.length)
+    return [given.only(_at(place)) for place in places] or [first_positive(pool)]
 
 
 def _at(place: int | Tensor) -> Test:

@@ -1,1 +1,9 @@
 """The methods of the literature, one paper a file. A method knows pools, never hosts."""
+
+from onca.methods.hcl import anneal_down as anneal_down
+from onca.methods.hcl import hcl as hcl
+from onca.methods.ring import aggregation as aggregation
+from onca.methods.ring import ball as ball
+from onca.methods.ring import ring as ring
+from onca.methods.supcon import with_positives as with_positives
+from onca.methods.triplets import margin as margin
