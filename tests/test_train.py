@@ -17,11 +17,11 @@ from torch import Tensor
 
 from onca.data import ImageSet, Splits
 from onca.train import NotFinite, Run, Tick, evaluate, load_run, train
-from onca.train.assemble import Pixels
 from onca.train.batches import batches, generator, sizes
 from onca.train.loop import fit, make_batch, start
 from onca.train.network import Network, precision
 from onca.train.optimise import LARS, learning_rate
+from onca.train.pixels import Pixels
 
 
 @pytest.fixture(autouse=True)
@@ -66,11 +66,13 @@ def test_every_field_but_epochs_and_runs_changes_the_folder() -> None:
         "data": "cifar10", "host": "simclr", "method": "mass", "encoder": "small(16)", "head": "mlp", "dim": 32,
         "views": "simclr", "images": 10, "size": 24, "bad": "skip", "batch": 128, "queue": 99, "momentum": 0.9,
         "temperature": 0.2, "optimiser": "lars", "lr": 0.1, "weight_decay": 0.0, "schedule": "cosine", "splits": 2,
-        "symmetric": True, "precision": "float32", "device": "cpu", "seed": 1,
+        "symmetric": True, "precision": "float32", "device": "cpu", "seed": 1, "crop": "fixed_crop()", "crop_low": 0.5,
+        "rotation": True, "support": 2, "gap": 1, "memory": "lasting(hardest(5))", "bank_momentum": 0.9, "draws": 64,
+        "colours": "ycbcr", "spaces": "rotation", "validate": True,
     }  # fmt: skip
     changed = [replace(run, **{name: value}) for name, value in other.items()]
-    changed.append(Run(schedule="cosine", warmup=1.0))
-    assert set(other) | {"epochs", "runs", "warmup"} == {field.name for field in fields(Run)}
+    changed += [Run(schedule="cosine", warmup=1.0), Run(support=2, plain_view=True)]
+    assert set(other) | {"epochs", "runs", "warmup", "plain_view"} == {field.name for field in fields(Run)}
     assert len({run.name, *(each.name for each in changed)}) == len(changed) + 1
     assert replace(run, epochs=9).name == replace(run, runs="elsewhere").name == run.name
 
@@ -160,12 +162,12 @@ def test_runs_of_one_seed_are_paired(tiny: Run, data: Splits) -> None:
     assert not torch.equal(seen[0][0], seen[2][0]) and not torch.equal(seen[0][0], seen[0][1])
 
 
-def test_images_keep_their_identity_in_a_batch(tiny: Run, data: Splits) -> None:
+def test_an_index_in_a_batch_is_a_row_of_the_training_set(tiny: Run, data: Splits) -> None:
     rows = torch.tensor([5, 400, 17])
     shifted = replace(data.train, index=data.train.index + 1000)
     batch = make_batch(start(tiny, replace(data, train=shifted)), rows)
     assert batch.index is not None and batch.label is not None
-    assert batch.index.tolist() == [1005, 1400, 1017]
+    assert batch.index.tolist() == [5, 400, 17]  # tables and banks have a row for each of these
     assert torch.equal(batch.label, data.train.label[rows])
 
 

@@ -60,6 +60,7 @@ class Host(nn.Module):
 
     encoder: nn.Module
     history: Tensor
+    losses: Tensor
     own_views = 2
 
     def __init__(self, encoder: nn.Module, temperature: Number, seed: int = 0, support: int = 0) -> None:
@@ -73,6 +74,7 @@ class Host(nn.Module):
         self.known = Known()
         self.notes: dict[str, Any] = {}
         self.register_buffer("history", torch.zeros(0, dtype=torch.float64))  # mean loss of each epoch that is over
+        self.register_buffer("losses", torch.zeros(2, dtype=torch.float64))  # of this epoch: their sum, their number
         check_temperature(temperature)
 
     @property
@@ -81,9 +83,12 @@ class Host(nn.Module):
         known = {name for name in ("duplicates", "depth", "external") if getattr(self.known, name) not in (None, {})}
         return frozenset({"label", "index", "history", *known} | ({"support"} if self.support else set()))
 
-    def check(self, method: Method) -> None:
-        """Raises ValueError when the method needs what this host's pools do not hold, saying what to give it."""
-        for need in sorted(method.needs - self.gives):
+    def check(self, method: Method, later: frozenset[str] = frozenset()) -> None:
+        """Raises ValueError when the method needs what this host's pools do not hold, saying what to give it.
+
+        later: what `known` will hold once the data are there.
+        """
+        for need in sorted(method.needs - self.gives - later):
             raise ValueError(f"{method} needs {REMEDIES[need]}; {type(self).__name__} has none")
 
     def before_step(self) -> None:
@@ -102,9 +107,12 @@ class Host(nn.Module):
     def after_step(self) -> None:
         """Memories take the keys of the last pools."""
 
-    def after_epoch(self, loss: float) -> None:
-        """Remembers the mean loss of an epoch, which adaptive schedules look at."""
-        self.history = torch.cat([self.history, self.history.new_tensor([loss])])
+    def remember(self, loss: float, last: bool) -> None:
+        """Takes the loss of a step; with the last one of an epoch its mean joins the history."""
+        self.losses += self.losses.new_tensor([loss, 1])
+        if last:
+            self.history = torch.cat([self.history, (self.losses[0] / self.losses[1])[None]])
+            self.losses.zero_()
 
     def told(self, batch: Batch) -> dict[str, Any]:
         """The fields of a pool that every host fills alike."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,56 +14,39 @@ from onca import views
 from onca.data import ImageSet
 from onca.encoders import make, split_batch_norm
 from onca.hosts import Host, MoCo, SimCLR
+from onca.hosts.host import Known
 from onca.memory import Queue
-from onca.method import refills
+from onca.method import as_method, refills
 from onca.objectives import Method
+from onca.schedule import Number
 from onca.train.network import Network, device, precision
 from onca.train.run import Run, as_schedule
+from onca.views import Boxes, as_crop
 
-SAMPLE = 10_000  # images that pixel statistics are taken from where images are decoded anew each time
-CHUNK = 1024  # images looked at together
-
-
-class Pixels:
-    """The images of a set, on the device where they fit in memory: `take(rows)` gives uint8 [n,3,H,W]."""
-
-    def __init__(self, images: ImageSet, device: torch.device) -> None:
-        self.images, self.device = images, device
-        self.held = images.pixels.to(device) if isinstance(images.pixels, Tensor) else None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, rows: Tensor) -> Tensor:
-        if self.held is not None:
-            return self.held[rows.to(self.device)]
-        return self.images.take(rows).to(self.device)
-
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation [3] of each channel over 0..1, from counts of grey levels (exact)."""
-        step = 1 if self.held is not None else -(-len(self) // SAMPLE)
-        counts = torch.zeros(3, 256, dtype=torch.int64)
-        for rows in torch.split(torch.arange(0, len(self), step), CHUNK):
-            for channel, levels in enumerate(self.take(rows).transpose(0, 1)):
-                counts[channel] += torch.bincount(levels.flatten(), minlength=256).cpu()
-        share = counts.double() / counts.sum(1, keepdim=True)
-        level = torch.arange(256, dtype=torch.float64) / 255
-        mean = share @ level
-        deviation = ((share * (level - mean[:, None]) ** 2).sum(1)).sqrt()
-        return mean.float(), deviation.clamp_min(1 / 255).float()
+KNOWN = frozenset({"duplicates", "depth", "external"})  # what is found in the data, once they are there
 
 
 def check(run: Run) -> None:
     """Refuses what a run names and does not exist, before any data are read.
 
     Raises:
-        ValueError: no such device, views or encoder.
+        ValueError: no such device, views, crop or encoder; a method that this host cannot serve.
     """
     place = device(run.device)
     precision(run.precision, place)
-    views.recipe(run.views, run.size or 32)
+    recipe(run, run.size or 32)
+    as_crop(run.crop).check(run.epochs)
     with torch.random.fork_rng(), torch.device("meta"):
-        make(run.encoder, run.head, run.dim)
+        encoder = network(run, torch.zeros(3), torch.ones(3), torch.device("meta"))
+        host(run, encoder, as_method(run.method), images=1, place=torch.device("meta"))
+
+
+def recipe(run: Run, size: int) -> views.Recipe:
+    """The augmentation of a run, for views of `size` pixels."""
+    made = views.recipe(run.views, size)
+    low, high = made.crop_scale
+    scale = (low if run.crop_low is None else run.crop_low, high)
+    return replace(made, crop_scale=scale, rotation_chance=0.5 if run.rotation else 0.0)
 
 
 def network(run: Run, mean: Tensor, std: Tensor, place: torch.device) -> Network:
@@ -71,13 +57,45 @@ def network(run: Run, mean: Tensor, std: Tensor, place: torch.device) -> Network
     return Network(encoder, mean, std, precision(run.precision, place)).to(place)
 
 
-def host(run: Run, encoder: Network, method: Method, place: torch.device) -> Host:
-    """What turns batches into pools; its weights start as those of `encoder`."""
-    temperature = as_schedule(run.temperature) if isinstance(run.temperature, str) else run.temperature
-    if run.host == "simclr":
-        return SimCLR(encoder, temperature, run.seed).to(place)
-    queue = Queue(run.queue, run.dim, reserve=run.queue if refills(method) else 0)
-    return MoCo(encoder, queue, run.momentum, temperature, symmetric=run.symmetric, seed=run.seed).to(place)
+def host(run: Run, encoder: Network, method: Method, images: int, place: torch.device) -> Host:
+    """What turns batches into pools, for a set of so many images; its weights start as those of `encoder`.
+
+    Raises:
+        ValueError: the method needs what this host's pools do not hold.
+    """
+    made = HOSTS[run.host](run, encoder, method, images)
+    if as_crop(run.crop).located:
+        made.boxes = Boxes(images)  # the host's, so that it travels in its state_dict
+    made.check(method, later=KNOWN)
+    return made.to(place)
+
+
+def _moco(run: Run, encoder: Network, method: Method, images: int) -> Host:
+    more: dict[str, Any] = {"symmetric": run.symmetric, "support": run.support, "seed": run.seed}
+    return MoCo(encoder, _memory(run, method), run.momentum, _temperature(run), **more)
+
+
+def _simclr(run: Run, encoder: Network, method: Method, images: int) -> Host:
+    return SimCLR(encoder, _temperature(run), run.seed, run.support)
+
+
+def _memory(run: Run, method: Method) -> Queue:
+    return Queue(run.queue, run.dim, reserve=run.queue if refills(method) else 0)
+
+
+def _temperature(run: Run) -> Number:
+    return as_schedule(run.temperature) if isinstance(run.temperature, str) else run.temperature
+
+
+HOSTS: dict[str, Callable[[Run, Network, Method, int], Host]] = {
+    "moco": _moco,
+    "simclr": _simclr,
+}
+
+
+def known(method: Method, images: ImageSet, place: torch.device) -> Known:
+    """What the method needs to know of the images beside the batch; rows are those of the training set."""
+    return Known(images=len(images))
 
 
 def warn_of_long_queue(run: Run, images: int) -> None:

@@ -64,7 +64,7 @@ def load_network(run: Run, folder: Path) -> tuple[Network, dict[str, Any]]:
         raise ValueError(f"{folder} holds no checkpoint yet: train first ({run.command})")
     with torch.random.fork_rng():
         network = assemble.network(run, torch.zeros(3), torch.ones(3), place)
-        host = assemble.host(run, network, as_method(run.method), place)
+        host = assemble.host(run, network, as_method(run.method), found[1]["images"], place)
     host.load_state_dict({k.removeprefix("host."): v for k, v in found[0].items() if k.startswith("host.")})
     return network, found[1]
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onca import views
 from onca.data import ImageSet, Splits, load
 from onca.drop_in import check_finite
 from onca.hosts import Batch, Host
@@ -19,14 +18,17 @@ from onca.method import as_method
 from onca.objectives import Method
 from onca.pool import Pool
 from onca.train import assemble
-from onca.train.batches import batches, generator, sizes
+from onca.train.batches import batches, sizes
 from onca.train.checkpoint import load_checkpoint, save_checkpoint
 from onca.train.interrupt import Interrupt, Interrupted
 from onca.train.journal import Journal
 from onca.train.network import Network, device
 from onca.train.optimise import learning_rate, optimiser
+from onca.train.pixels import Pixels
 from onca.train.progress import Tick, Watch
 from onca.train.run import Run
+from onca.train.viewer import Viewer
+from onca.views import Boxes, as_crop
 
 SAVE_SECONDS = 60.0  # between checkpoints inside an epoch
 
@@ -41,8 +43,8 @@ class Training:
 
     run: Run
     images: ImageSet
-    pixels: assemble.Pixels
-    recipe: views.Recipe
+    pixels: Pixels
+    viewer: Viewer
     network: Network
     host: Host
     method: Method
@@ -68,16 +70,19 @@ def start(run: Run, data: Splits) -> Training:
     seeded with `run.seed`; orders and views come from generators of their own (`batches.generator`).
     """
     place = device(run.device)
-    pixels = assemble.Pixels(data.train, place)
+    pixels = Pixels(data.train, place)
     mean, std = pixels.statistics()
     torch.manual_seed(run.seed)
     method = as_method(run.method)
     network = assemble.network(run, mean, std, place)
-    host = assemble.host(run, network, method, place)
+    host = assemble.host(run, network, method, len(data.train), place)
+    host.known = assemble.known(method, data.train, place)
     weights = optimiser(run, host.parameters())
-    recipe = views.recipe(run.views, run.size or min(data.train.shape))
+    recipe = assemble.recipe(run, run.size or min(data.train.shape))
+    boxes = next((child for child in host.children() if isinstance(child, Boxes)), None)
+    viewer = Viewer(run, data.train, pixels, recipe, host.own_views, as_crop(run.crop), boxes)
     per_epoch = len(sizes(len(data.train), run.batch, run.splits))
-    training = Training(run, data.train, pixels, recipe, network, host, method, weights, per_epoch)
+    training = Training(run, data.train, pixels, viewer, network, host, method, weights, per_epoch)
     found = load_checkpoint(run.folder / "checkpoint", place)
     if found:
         restore(training, *found)
@@ -128,7 +133,7 @@ def save(training: Training, journal: Journal) -> None:
         "step": training.step,
         "epoch": training.step / training.per_epoch,
         "images": len(training.images),
-        "size": training.recipe.size,
+        "size": training.viewer.recipe.size,
         "run": asdict(training.run),
         "journal": journal.state(),
         "torch": torch.__version__,
@@ -144,6 +149,7 @@ def fit(training: Training, watch: Watch | None = None, save_seconds: float = SA
         NotFinite: the loss of a step is NaN or infinite; the message names step and row, the last checkpoint stays.
     """
     run, saved, order, ordered = training.run, time.monotonic(), [], -1
+    found: dict[str, Any] = {}
     assemble.warn_of_long_queue(run, len(training.images))
     training.host.train()
     with Journal(run.folder / "metrics.jsonl", training.journal) as journal, Interrupt() as interrupt:
@@ -151,10 +157,13 @@ def fit(training: Training, watch: Watch | None = None, save_seconds: float = SA
             epoch, place = divmod(training.step, training.per_epoch)
             if epoch != ordered:
                 order, ordered = batches(len(training.images), run.batch, run.splits, run.seed, epoch), epoch
+                found = training.viewer.locate(epoch, training.network.maps)
             lr = learning_rate(run, training.step, training.per_epoch)
             loss, notes = advance(training, order[place], lr)
             training.step += 1
-            journal.step(training.step, training.per_epoch, len(order[place]), lr, {"loss": loss, **notes})
+            training.host.remember(loss, last=place == training.per_epoch - 1)
+            journal.step(training.step, training.per_epoch, len(order[place]), lr, {"loss": loss, **notes, **found})
+            found = {}
             if watch:
                 watch(Tick(training.step, training.steps, journal.rate(), loss))
             if interrupt.asked or place == training.per_epoch - 1 or time.monotonic() - saved >= save_seconds:
@@ -188,19 +197,13 @@ def advance(training: Training, rows: Tensor, lr: float) -> tuple[float, dict[st
 
 
 def make_batch(training: Training, rows: Tensor) -> Batch:
-    """Two views of each image, each with parameters of its own, drawn for this step and view alone."""
-    run, images = training.run, training.images
-    pixels = training.pixels.take(rows)  # uint8 [B,3,H,W]
-    height, width = pixels.shape[-2:]
-    seen = []
-    for view in range(2):
-        drawn = views.draw(training.recipe, len(rows), height, width, generator(run.seed, training.step, view))
-        seen.append(views.apply(drawn, pixels))  # float32 [B,3,size,size] in 0..1
+    """The views of the images in these rows. An image's index is its row in the training set."""
+    place, epoch = training.pixels.device, training.step / training.per_epoch
     return Batch(
-        views=tuple(seen),
-        index=images.index[rows].to(pixels.device),
-        label=images.label[rows].to(pixels.device),
-        epoch=training.step / training.per_epoch,
+        views=training.viewer.make(rows, training.step, epoch),
+        index=rows.to(place),
+        label=training.images.label[rows].to(place),
+        epoch=epoch,
         step=training.step,
     )
 

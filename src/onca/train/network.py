@@ -68,6 +68,16 @@ class Network(nn.Module):
             features = self.encoder.features(self._prepared(images))
         return features.float()
 
+    @torch.no_grad()
+    def maps(self, images: Tensor) -> Tensor:
+        """The backbone's last maps float32 [n,C,h,w], in evaluation mode."""
+        training = self.training
+        self.eval()
+        with self._cast(images):
+            maps = self.encoder.maps(self._prepared(images))
+        self.train(training)
+        return maps.float()
+
     def _prepared(self, images: Tensor) -> Tensor:
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 

@@ -12,6 +12,7 @@ from typing import Literal, get_args, get_type_hints
 from onca.method import as_method
 from onca.part import nearest, read
 from onca.schedule import Schedule
+from onca.views import as_crop
 
 FREE = ("epochs", "runs")  # what a resumed run may change; everything else is in the hash
 
@@ -130,6 +131,7 @@ class Run:
         if self.crop_low is not None and not 0 < self.crop_low <= 1:
             raise ValueError(f"--crop-low is a share of the area, above 0 and at most 1; got {self.crop_low}")
         object.__setattr__(self, "method", str(as_method(self.method)))
+        object.__setattr__(self, "crop", str(as_crop(self.crop)))
         object.__setattr__(self, "temperature", _temperature(self.temperature))
 
     @property

@@ -60,7 +60,7 @@ def train(
         fit(training, watch, save_seconds)
         assert training.journal is not None
         seconds = training.journal["seconds"]
-        measured = measure(training.network, data)
+        measured = measure(training.network, data, split="validation" if run.validate else "test")
         result = {
             **measured,
             "seconds": round(seconds + measured["seconds"], 2),
