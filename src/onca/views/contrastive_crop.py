@@ -93,10 +93,22 @@ def draw_contrastive_crop(
     share = uniform(*scale)
     log_ratio = uniform(math.log(ratio[0]), math.log(ratio[1]))
     extent, fits = crop_extents(share, log_ratio, height, width, ratio)
-    # torch.distributions takes no generator; this is what its Beta is made of
-    both = torch._sample_dirichlet(torch.full((count, 2, 2), alpha, dtype=torch.float64, device=place), generator)
-    row, column = both[:, :, 0].unbind(1)
+    row, column = _beta(alpha, (count, 2), generator).unbind(1)
     return place_crop(extent, fits, boxes.to(place), row, column, height, width)
+
+
+def _beta(alpha: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draws of Beta(alpha, alpha), float64. torch.distributions takes no generator.
+
+    G / (G + G') of two Gamma(alpha) draws, each made of a Gamma(alpha + 1) draw times U^(1/alpha), in logarithms: a
+    small alpha would leave 0 / 0 otherwise.
+    """
+    shapes = torch.full((2, *shape), alpha + 1, dtype=torch.float64, device=generator.device)
+    first, second = torch._standard_gamma(shapes, generator).log()
+    one, other = (
+        torch.rand(shapes.shape, dtype=torch.float64, device=generator.device, generator=generator).log() / alpha
+    )
+    return torch.sigmoid(first + one - second - other)
 
 
 class Boxes(nn.Module):
