@@ -85,7 +85,10 @@ given = bare(_Given(), "given")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class reached(Selector, name="reached"):
-    """Entries of images at most `steps` steps away in the neighbour graph, without the own (InvP, 2010.11694)."""
+    """Entries of images at most `steps` steps away in the neighbour graph, without the own (InvP, 2010.11694).
+
+    The walk is exact: all walks of the graph pool.neighbours [I,k] are followed, unknown neighbours (-1) lead nowhere.
+    """
 
     steps: Number
     own_needs: ClassVar[frozenset[str]] = frozenset({"index", "neighbours"})
@@ -96,16 +99,32 @@ class reached(Selector, name="reached"):
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         own = need(self, pool.index, "indices", "index= and negative_index=")
         graph = need(self, pool.neighbours, "pool.neighbours [I,k]", "a host with a neighbour graph")
-        found = level = own.clamp_min(0)[:, None]
-        for _ in range(count_at(self, self.steps, pool)):
-            level = graph[level].flatten(1)  # [B, k^step]
-            found = torch.cat([found, level], 1)
+        if len(own) and int(own.max()) >= len(graph):
+            have = f"index {int(own.max())} of a query lies beyond pool.neighbours {list(graph.shape)}"
+            raise ValueError(f"{self}: {have}: give a graph with one row for each image")
+        found = walks(graph, own, count_at(self, self.steps, pool))
 
         def test(piece: Slice) -> Tensor:
             index = need(self, piece.entries("index"), "indices of the negatives", "negative_index=")
-            index = index.expand(piece.score.shape)
-            mine = own[piece.part, None]
-            inside = torch.stack([torch.isin(row, near) for row, near in zip(index, found[piece.part], strict=True)])
-            return inside & (index != mine) & (index >= 0) & (mine >= 0)
+            mine, near = own[piece.part, None], found[piece.part] + 1
+            there = torch.zeros(len(near), len(graph) + 1, dtype=torch.bool, device=near.device)  # one for each image
+            there.scatter_(1, near, True)
+            there[:, 0] = False  # unknown
+            place = torch.where((index >= 0) & (index < len(graph)), index + 1, 0)
+            inside = there[:, place[0]] if len(place) == 1 else there.gather(1, place)
+            return inside & (index != mine)
 
         return test
+
+
+def walks(graph: Tensor, start: Tensor, steps: int) -> Tensor:
+    """Where all walks of 1 to `steps` steps from `start` [B] end: [B, k + k^2 + ...], level by level.
+
+    An image stands there once for each walk that ends in it, the start too where a walk leads back; -1 where a walk
+    meets an unknown neighbour. graph: [I,k], -1 unknown.
+    """
+    level, found = start[:, None], [start.new_empty(len(start), 0)]
+    for _ in range(steps):
+        level = torch.where(level[:, :, None] < 0, -1, graph[level.clamp_min(0)]).flatten(1)
+        found.append(level)
+    return torch.cat(found, 1)

@@ -1,7 +1,11 @@
 """The methods of the literature, one paper a file. A method knows pools, never hosts."""
 
+from onca.methods.fnc import cancel as cancel
+from onca.methods.fnc import fnc as fnc
 from onca.methods.hcl import anneal_down as anneal_down
 from onca.methods.hcl import hcl as hcl
+from onca.methods.invp import gaussian_ramp as gaussian_ramp
+from onca.methods.invp import invp as invp
 from onca.methods.ring import aggregation as aggregation
 from onca.methods.ring import ball as ball
 from onca.methods.ring import ring as ring

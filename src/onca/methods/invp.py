@@ -1,0 +1,167 @@
+"""Invariance propagation (InvP, 2010.11694): images that walks along a neighbour graph reach are positives, and of
+those the least similar count most.
+
+A host keeps a bank with one row for each image and the k nearest images of each. The loss is L_ins + weight * L_inv:
+the image's own row against the nearest rows, and, in later epochs, what was reached against them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from onca.bag import Bag
+from onca.difficulty import need
+from onca.identity import reached, walks
+from onca.method import chain
+from onca.objectives import Method, infonce, need_positives, negative_mass, positive_mass
+from onca.pool import Pool
+from onca.rules import keep
+from onca.schedule import Number, Schedule, after, check_number
+from onca.select import check_count, count_at, farthest, nearest
+
+EPSILON = 1e-7  # of the official code, inside both logarithms
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class invp(Method, name="invp"):
+    """L_ins + weight * L_inv, without L_inv up to and including the epoch `start` (2010.11694).
+
+    k: neighbours of each image that the host keeps. steps: length of the walks. hardest: so many of the images that
+    they reach are positives, the least similar ones. background: so many of the nearest rows are the denominator.
+    mode "paper" works on sets, without the image itself; "official" does as the authors' code, see `listed`.
+    """
+
+    k: int = 4
+    steps: Number = 3
+    hardest: Number = 50
+    background: Number = 4096
+    weight: Number = 0.6
+    start: float = 30
+    mode: str = "paper"
+    own_needs: ClassVar[frozenset[str]] = frozenset({"index", "neighbours"})
+
+    def __post_init__(self) -> None:
+        for name in ("k", "steps", "hardest", "background"):
+            check_count(self, name)
+        for name in ("weight", "start"):
+            check_number(self, getattr(self, name), name)
+        if isinstance(self.k, Schedule) or isinstance(self.start, Schedule):
+            raise ValueError(f"{self}: k and start must be plain numbers; a schedule may be the weight")
+        if self.mode not in ("paper", "official"):
+            raise ValueError(f'{self}: mode must be "paper" or "official"; got {self.mode!r}')
+
+    def __call__(self, pool: Pool) -> Tensor:
+        """[B]. Raises ValueError when the pool has no graph, or one of another k."""
+        graph = need(self, pool.neighbours, "pool.neighbours [I,k]", f"a bank with neighbours={self.k}")
+        if graph.shape[1] != self.k:
+            raise ValueError(f"{self} walks a graph of k={self.k}; the bank keeps neighbours={graph.shape[1]}")
+        need_positives(self, pool)
+        background = count_at(self, self.background, pool)
+        instance, invariance = (listed_instance, listed) if self.mode == "official" else (set_instance, propagated)
+        weight = pool.number(after(self.start, self.weight), self)
+        loss = instance(pool, background)
+        if weight == 0:
+            return loss
+        steps, hardest = count_at(self, self.steps, pool), count_at(self, self.hardest, pool)
+        return loss + weight * invariance(pool, steps, hardest, background)
+
+
+# The paper: sets.
+
+
+def set_instance(pool: Pool, background: int) -> Tensor:
+    """L_ins [B]: InfoNCE of the own row against the nearest others."""
+    return chain(keep(nearest(background)), infonce)(pool)
+
+
+def propagated(pool: Pool, steps: int, hardest: int, background: int) -> Tensor:
+    """L_inv [B] = -log(sum over N_h / sum over B), B = N_h and N_M without N.
+
+    N: the images reached, N_h: the least similar of them, N_M: the nearest rows. A query that reaches nothing has 0;
+    note `unreached`: the share of those.
+    """
+    rows = pool.negatives
+    inside, near = reached(steps)(pool, rows), nearest(background)(pool, rows)
+    found = rows.only(inside)
+    hard = found.only(farthest(hardest)(pool, found))
+    rest = rows.only(lambda piece: near(piece) & ~inside(piece))
+    chosen = replace(pool, positives=hard, negatives=rest, notes={})
+    positives = positive_mass(chosen)
+    none = torch.isneginf(positives.detach())
+    pool.note("unreached", none.double().mean().item())
+    gap = negative_mass(chosen) - torch.where(none, 0, positives)
+    return torch.where(none, 0, torch.logaddexp(gap, gap.new_zeros(())))
+
+
+# The authors' code: lists.
+
+
+def listed_instance(pool: Pool, background: int) -> Tensor:
+    """L_ins [B] = -log(e_ii / D + 1e-7), D over the nearest rows of the whole bank, the own one too."""
+    return -torch.log((positive_mass(pool) - _denominator(pool, background, False)).exp() + EPSILON)
+
+
+def listed(
+    pool: Pool, steps: int, hardest: int, background: int, exclusive: bool = True, hard_pos: bool = True
+) -> Tensor:
+    """L_inv [B] = -log(sum over hard / (D - e_ii) + 1e-7); may be negative.
+
+    hard: the least similar entries of the list of all walks, which holds an image as often as walks end in it, and the
+    own one where walks lead back. D as above, what was reached included; e_ii is taken off whether it is in D or not.
+    exclusive=False leaves it, hard_pos=False takes the most similar entries. A query that reaches nothing has 0.
+    """
+    everywhere = walk_ends(pool, steps)
+    chosen = (farthest if hard_pos else nearest)(hardest)(pool, everywhere)
+    hard = everywhere.only(chosen).lse(pool.scale)
+    none = torch.isneginf(hard.detach())
+    pool.note("unreached", none.double().mean().item())
+    share = torch.where(none, 0, hard) - _denominator(pool, background, exclusive)
+    return torch.where(none, 0, -torch.log(share.exp() + EPSILON))
+
+
+def walk_ends(pool: Pool, steps: int) -> Bag:
+    """The rows where walks end, each as often as walks do; rules before have no say in it. ValueError: no bank."""
+    link = pool.negatives.links[0]
+    if len(pool.negatives.links) > 1 or link.per_query or link.rows is not None:
+        raise ValueError('invp: mode="official" needs all rows of a bank, one for each image, as negatives')
+    assert pool.neighbours is not None and pool.index is not None
+    ends = walks(pool.neighbours, pool.index, steps)
+    return Bag(pool.negatives.query, (replace(link, rows=ends, absent=None, tests=()),), factor=pool.negatives.factor)
+
+
+def _denominator(pool: Pool, background: int, exclusive: bool) -> Tensor:
+    """log D, or log(D - e_ii), where D is the sum over the nearest rows, none of them absent as the own one [B]."""
+    whole = replace(pool.negatives, query_index=None)
+    near = nearest(background)(pool, whole)
+    total = whole.only(near).lse(pool.scale)
+    if not exclusive:
+        return total
+    others = pool.negatives.only(near).lse(pool.scale)  # taking e_ii off the sum itself would lose its last digits
+    outside = torch.where(total > others, -torch.inf, positive_mass(pool) - others)
+    return others + torch.log1p(-outside.exp())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class gaussian_ramp(Schedule, name="gaussian_ramp"):
+    """value * exp(-sharpness * (1 - epoch / epochs)^2), and `value` from `epochs` on: InvP's other warm-up."""
+
+    value: float
+    epochs: float
+    sharpness: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("value", "epochs", "sharpness"):
+            check_number(self, getattr(self, name), name)
+            if isinstance(getattr(self, name), Schedule):
+                raise ValueError(f"{self}: {name} must be a plain number")
+        if self.epochs <= 0:
+            raise ValueError(f"{self}: epochs must be more than 0")
+
+    def __call__(self, epoch: float, history: Sequence[float] = ()) -> float:
+        return self.value * math.exp(-self.sharpness * max(1 - epoch / self.epochs, 0) ** 2)
