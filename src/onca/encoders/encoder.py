@@ -20,7 +20,7 @@ HEADS = ("linear", "mlp")
 
 
 class Encoder(nn.Module):
-    """Images [n,3,H,W] -> features [n,width] (backbone, after global pooling) -> embeddings [n,dim], not normalised."""
+    """Images [n,C,H,W] -> features [n,width] (backbone, after global pooling) -> embeddings [n,dim], not normalised."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module, width: int) -> None:
         super().__init__()
@@ -48,40 +48,48 @@ class Encoder(nn.Module):
         return embeddings
 
 
-def make(name: str, head: str, dim: int) -> Encoder:
+def make(name: str, head: str, dim: int, channels: int = 3) -> Encoder:
     """The encoder that `name` names, e.g. `small(32)`, `resnet18`, `resnet50(stem='small')`; weights are drawn afresh.
 
     head: "linear" = one layer to `dim` (MoCo v1, 1911.05722); "mlp" = Linear(F,F), ReLU, Linear(F,dim) without batch
-    norm (MoCo v2, 2003.04297). Weights come from torch's global generator: call `torch.manual_seed` first.
+    norm (MoCo v2, 2003.04297). channels: of the images. Weights come from torch's global generator: call
+    `torch.manual_seed` first.
 
     Raises:
         ValueError: a name or head that is not known (nearest names offered), a bad argument, dim < 1.
     """
-    if head not in HEADS:
-        raise ValueError(f"head {head!r} is not known; {nearest(str(head), HEADS)}")
+    check_head(head, dim)
+    backbone, width = make_backbone(name, channels)
+    return Encoder(backbone, make_head(head, width, dim), width)
+
+
+def check_head(name: str, dim: int) -> None:
+    """Raises ValueError for a head that is not known or an embedding of no length."""
+    if name not in HEADS:
+        raise ValueError(f"head {name!r} is not known; {nearest(str(name), HEADS)}")
     if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
         raise ValueError(f"dim is the length of an embedding, 1 or more; got {dim!r}")
-    backbone, width = _backbone(name)
-    return Encoder(backbone, _head(head, width, dim), width)
 
 
-def _head(name: str, width: int, dim: int) -> nn.Module:
+def make_head(name: str, width: int, dim: int) -> nn.Module:
+    """Features [n,width] -> embeddings [n,dim]; see `make`."""
     if name == "linear":
         return nn.Linear(width, dim)
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, dim))
 
 
-def _backbone(text: str) -> tuple[nn.Module, int]:
+def make_backbone(text: str, channels: int = 3) -> tuple[nn.Module, int]:
+    """The backbone that `text` names, for images of so many channels, and its number of features."""
     word, args, named = _read(text)
     if word not in BACKBONES:
         raise ValueError(f"encoder {text!r}: {word!r} is not known; {nearest(word, BACKBONES)}")
     builder = BACKBONES[word]
     try:
-        inspect.signature(builder).bind(*args, **named)
+        inspect.signature(builder).bind(*args, **named, channels=channels)
     except TypeError as problem:
         usage = ", ".join(str(parameter) for parameter in inspect.signature(builder).parameters.values())
         raise ValueError(f"encoder {text!r}: {problem}; it is {word}({usage})") from None
-    return builder(*args, **named)
+    return builder(*args, **named, channels=channels)
 
 
 def _read(text: str) -> tuple[str, list[Any], dict[str, Any]]:
