@@ -7,27 +7,21 @@ the loss sees the queue as it was; after the step the keys go in.
 
 from __future__ import annotations
 
-import copy
-
-import torch
 from torch import Tensor, nn
 
 from onca.bag import Bag
-from onca.hosts.host import Batch, Host, check_views, drawn_from, unit_rows
+from onca.hosts.host import Batch, check_views, drawn_from, unit_rows
+from onca.hosts.momentum import Momentum
 from onca.link import Link
 from onca.memory import Queue
 from onca.pool import Pool, temperature_at
 from onca.schedule import Number
 
 
-class MoCo(Host):
-    """encoder: maps a view to [B,D]; the key encoder is a deep copy, moved by `momentum` (parameters only: statistics
-    of batch norm are each encoder's own). symmetric: each view is query once and key once; the two losses are summed
-    and the keys of both views go in, as in the official CIFAR recipe.
-
-    Keys are encoded in an order drawn from (seed, step), which matters with split batch norm (one device standing for
-    several: without it a query would share statistics with its key). support: so many more views of each image go
-    through the key encoder and stand in `pool.support`.
+class MoCo(Momentum):
+    """encoder: maps a view to [B,D]; what becomes of its copy, `Momentum` says. symmetric: each view is query once and
+    key once; the two losses are summed and the keys of both views go in, as in the official CIFAR recipe. support: so
+    many more views of each image go through the key encoder and stand in `pool.support`.
     """
 
     def __init__(
@@ -41,29 +35,19 @@ class MoCo(Host):
         support: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(encoder, temperature, seed, support)
+        super().__init__(encoder, momentum, temperature, seed, support)
         if not isinstance(queue, Queue):
             raise ValueError(f"MoCo needs a memory: give queue=onca.Queue(size, dim); got {queue!r}")
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum of the key encoder lies in 0 to 1; got {momentum}")
-        self.key_encoder = copy.deepcopy(encoder)
-        self.key_encoder.requires_grad_(False)
         self.memory = queue
-        self.momentum = momentum
         self.symmetric = symmetric
         self._keys: list[tuple[Tensor, Batch, int]] = []
-
-    @torch.no_grad()
-    def before_step(self) -> None:
-        for key, own in zip(self.key_encoder.parameters(), self.encoder.parameters(), strict=True):
-            key.mul_(self.momentum).add_(own, alpha=1 - self.momentum)
 
     def pools(self, batch: Batch) -> list[Pool]:
         check_views(batch, self)
         directions = [(0, 1), (1, 0)] if self.symmetric else [(0, 1)]
-        keys = {view: self._encode_keys(batch, view) for _, view in directions}
+        keys = {view: self.encode_keys(batch, view) for _, view in directions}
         self._keys = [(keys[view], batch, view) for view in sorted(keys)]
-        more = self.support_views(lambda view: self._encode_keys(batch, view))
+        more = self.support_views(lambda view: self.encode_keys(batch, view))
         return [self._pool(batch, query, keys[key], more, place) for place, (query, key) in enumerate(directions)]
 
     def _pool(self, batch: Batch, view: int, keys: Tensor, more: Tensor | None, place: int) -> Pool:
@@ -78,16 +62,6 @@ class MoCo(Host):
             seed=drawn_from(self.seed, batch.step, place),
             **self.told(batch),
         )
-
-    @torch.no_grad()
-    def _encode_keys(self, batch: Batch, view: int) -> Tensor:
-        images = batch.views[view]
-        if not self.training:
-            return unit_rows(self.key_encoder(images))
-        draw = torch.Generator().manual_seed(drawn_from(self.seed, batch.step, view))
-        order = torch.randperm(len(images), generator=draw).to(images.device)
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        return unit_rows(self.key_encoder(images[order]))[back]
 
     def after_step(self) -> None:
         for keys, batch, view in self._keys:

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from onca import views
+from onca.bank import Bank
 from onca.data import ImageSet
-from onca.encoders import make, split_batch_norm
-from onca.hosts import Host, MoCo, SimCLR
+from onca.encoders import ColourSplit, Encoder, Spaces, make, split_batch_norm
+from onca.hosts import CMC, NPID, Host, LooC, MoCo, SimCLR
 from onca.hosts.host import Known
 from onca.memory import Queue
 from onca.method import as_method, refills
+from onca.methods.invp import invp
 from onca.objectives import Method
 from onca.schedule import Number
 from onca.train.network import Network, device, precision
@@ -46,15 +48,26 @@ def recipe(run: Run, size: int) -> views.Recipe:
     made = views.recipe(run.views, size)
     low, high = made.crop_scale
     scale = (low if run.crop_low is None else run.crop_low, high)
-    return replace(made, crop_scale=scale, rotation_chance=0.5 if run.rotation else 0.0)
+    turns = run.rotation or (run.host == "looc" and "rotation" in run.kept)
+    return replace(made, crop_scale=scale, rotation_chance=0.5 if turns else 0.0)
 
 
 def network(run: Run, mean: Tensor, std: Tensor, place: torch.device) -> Network:
     """The encoder of `run`, with fresh weights from torch's global generator."""
-    encoder = make(run.encoder, run.head, run.dim)
+    encoder = _encoder(run)
+    if isinstance(encoder, ColourSplit):
+        mean, std = torch.zeros_like(mean), torch.ones_like(std)  # it takes colours as they are
     if run.splits > 1:
         split_batch_norm(encoder, run.splits)
     return Network(encoder, mean, std, precision(run.precision, place)).to(place)
+
+
+def _encoder(run: Run) -> Encoder:
+    if run.host == "looc":
+        return Spaces(run.encoder, run.head, run.dim, len(run.kept) + 1)
+    if run.host == "cmc":
+        return ColourSplit(run.encoder, run.head, run.dim, run.colours)
+    return make(run.encoder, run.head, run.dim)
 
 
 def host(run: Run, encoder: Network, method: Method, images: int, place: torch.device) -> Host:
@@ -87,10 +100,40 @@ def _temperature(run: Run) -> Number:
     return as_schedule(run.temperature) if isinstance(run.temperature, str) else run.temperature
 
 
+def _bank(run: Run, method: Method, images: int) -> Bank:
+    return Bank(images, run.dim, run.bank_momentum, neighbours=graph_degree(method))
+
+
+def _npid(run: Run, encoder: Network, method: Method, images: int) -> Host:
+    bank = _bank(run, method, images)
+    return NPID(encoder, bank, _temperature(run), run.draws, support=run.support, seed=run.seed)
+
+
+def _cmc(run: Run, encoder: Network, method: Method, images: int) -> Host:
+    banks = (_bank(run, method, images), _bank(run, method, images))
+    return CMC(encoder, *banks, _temperature(run), run.draws, support=run.support, seed=run.seed)
+
+
+def _looc(run: Run, encoder: Network, method: Method, images: int) -> Host:
+    names = run.kept
+    queues = [_memory(run, method) for _ in range(len(names) + 1)]
+    more: dict[str, Any] = {"names": names, "support": run.support, "seed": run.seed}
+    return LooC(encoder, queues, run.momentum, _temperature(run), **more)
+
+
 HOSTS: dict[str, Callable[[Run, Network, Method, int], Host]] = {
     "moco": _moco,
     "simclr": _simclr,
+    "npid": _npid,
+    "cmc": _cmc,
+    "looc": _looc,
 }
+
+
+def graph_degree(method: Method) -> int:
+    """How many neighbours of each image a bank has to keep for a method: those that it names, 4 where it names none."""
+    named = [int(part.k) for part in method.parts() if isinstance(part, invp)]
+    return max(named, default=4 if "neighbours" in method.needs else 0)
 
 
 def known(method: Method, images: ImageSet, place: torch.device) -> Known:

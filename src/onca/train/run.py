@@ -13,6 +13,7 @@ from onca.method import as_method
 from onca.part import nearest, read
 from onca.schedule import Schedule
 from onca.views import as_crop
+from onca.views.leave_one_out import check_augmentations
 
 FREE = ("epochs", "runs")  # what a resumed run may change; everything else is in the hash
 
@@ -130,9 +131,15 @@ class Run:
             raise ValueError("--plain-view makes the last support view a plain one: give --support 1 or more")
         if self.crop_low is not None and not 0 < self.crop_low <= 1:
             raise ValueError(f"--crop-low is a share of the area, above 0 and at most 1; got {self.crop_low}")
+        check_augmentations(self.kept)
         object.__setattr__(self, "method", str(as_method(self.method)))
         object.__setattr__(self, "crop", str(as_crop(self.crop)))
         object.__setattr__(self, "temperature", _temperature(self.temperature))
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """looc: the augmentations that have a space each."""
+        return tuple(word.strip() for word in self.spaces.split(",") if word.strip())
 
     @property
     def name(self) -> str:

@@ -39,6 +39,7 @@ class Viewer:
         count, (height, width) = self.own + self.run.support, pixels.shape[-2:]
         if self.run.host == "looc":
             drawn = self._spaces(rows, height, width, step)
+            drawn += [self._drawn(rows, height, width, step, view, epoch) for view in range(self.own, count)]
         else:
             drawn = [self._drawn(rows, height, width, step, view, epoch) for view in range(count)]
         if self.run.plain_view:
@@ -55,11 +56,8 @@ class Viewer:
         return replace(params, crop=self.crop.draw(self.recipe, boxes, len(rows), height, width, draws, epoch))
 
     def _spaces(self, rows: Tensor, height: int, width: int, step: int) -> list[views.Params]:
-        from onca.views import looc_views
-
-        spaces = tuple(self.run.spaces.split(","))
         draws = [generator(self.run.seed, step, view) for view in range(self.own)]
-        return looc_views(self.recipe, spaces, len(rows), height, width, draws)
+        return views.looc_views(self.recipe, self.run.kept, len(rows), height, width, draws)
 
     def _neighbours(self, rows: Tensor, step: int) -> Tensor:
         """A frame close by in the same sequence, instead of each image itself."""
