@@ -12,9 +12,11 @@ from onca.link import Link
 from onca.memory import Queue
 from onca.method import as_method
 from onca.objectives import Method
-from onca.pool import Negatives, Pool, check_temperature, pool, temperature_at, unit
+from onca.pool import TABLES, Negatives, Pool, check_tables, check_temperature, pool, temperature_at, unit
 from onca.schedule import Number
 from onca.sliced import NotFinite
+
+FORWARD = frozenset({"label", "index", "support"})  # what Contrast takes with each batch
 
 
 def contrast(
@@ -90,10 +92,18 @@ class Contrast(nn.Module):
 
     Args:
         method: an expression or its text. temperature: a number above 0 or a schedule. memory: a Queue.
+        tables: what is known beside the batch, as in `onca.pool`: duplicates, depth, external, neighbours ...
+
+    Raises:
+        ValueError: no memory; a method that needs what neither a batch nor the tables give.
     """
 
     def __init__(
-        self, method: str | Method = "infonce", temperature: Number = 0.2, memory: Queue | None = None
+        self,
+        method: str | Method = "infonce",
+        temperature: Number = 0.2,
+        memory: Queue | None = None,
+        **tables: Any,
     ) -> None:
         super().__init__()
         if not isinstance(memory, Queue):
@@ -101,6 +111,10 @@ class Contrast(nn.Module):
         self.method = as_method(method)
         self.temperature = temperature
         self.memory = memory
+        self.tables = check_tables(tables)
+        for need in sorted(self.method.needs - FORWARD - set(tables)):
+            remedy = f"Contrast(..., {need}=...)" if need in TABLES else "onca.contrast, which takes it"
+            raise ValueError(f"{self.method} needs {need}, which a memory does not hold: use {remedy}")
         self.notes: dict[str, Any] = {}
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         check_temperature(temperature)
@@ -140,6 +154,7 @@ class Contrast(nn.Module):
             epoch=epoch,
             step=int(self.step),
             seed=int(self.step),
+            **self.tables,
         )
         loss = losses(pool, self.method)
         self.notes = pool.notes

@@ -134,9 +134,6 @@ def pool(
     Raises:
         ValueError: shapes that do not fit, with the shapes.
     """
-    unknown = tables.keys() - TABLES
-    if unknown:
-        raise ValueError(f"{min(unknown)}= is not known; {nearest(min(unknown), TABLES)}")
     _expect("query", query, ("B", "D"), None)
     size, dim = query.shape
     several = negatives if isinstance(negatives, list | tuple) else [negatives]
@@ -179,8 +176,16 @@ def pool(
         given=given,
         epoch=epoch,
         seed=seed,
-        **tables,
+        **check_tables(tables),
     )
+
+
+def check_tables(tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables themselves. Raises ValueError for a name that is none."""
+    for name in tables:
+        if name not in TABLES:
+            raise ValueError(f"{name}= is not known; {nearest(name, TABLES)}")
+    return tables
 
 
 def unit(rows: Tensor) -> Tensor:
