@@ -7,11 +7,12 @@ import torch
 
 import onca
 from onca.bag import Bag
-from onca.link import Link, Mix
+from onca.link import Link
 
 Tensor = torch.Tensor
 B, N, L, S, D = 5, 24, 9, 6, 7
-KINDS = ("shared", "per query", "rows", "mixed", "linked")
+REVERSED = torch.arange(N + 3, 13, -1)  # places of a link whose last entry stands first
+KINDS = ("shared", "per query", "rows", "own rows", "linked", "turned", "mixed")
 
 
 def draw(*shape: int, seed: int) -> Tensor:
@@ -20,6 +21,11 @@ def draw(*shape: int, seed: int) -> Tensor:
 
 def unit(rows: Tensor) -> Tensor:
     return rows / rows.norm(dim=-1, keepdim=True)
+
+
+def derive(value: Tensor, *leaves: Tensor) -> list[Tensor]:
+    found = torch.autograd.grad(value, leaves, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
 
 
 def make(kind: str, attached: bool = False) -> tuple[Bag, Tensor, Tensor, Tensor, Tensor]:
@@ -37,16 +43,34 @@ def make(kind: str, attached: bool = False) -> tuple[Bag, Tensor, Tensor, Tensor
     if kind == "per query":
         own = unit(draw(B, N, D, seed=2)).requires_grad_()
         return Bag(query, (Link(own),)), query, own, own, torch.ones(B, N, dtype=torch.bool)
-    first = torch.randint(-1, N, (B, L if kind == "rows" else S), generator=number)
-    if kind == "rows":
-        return Bag(query, (Link(shared, rows=first),)), query, shared, shared[first.clamp_min(0)], first >= 0
-    second = torch.randint(-1, N, (B, S), generator=number)
-    share = torch.rand(B, S, generator=number, dtype=torch.float64)
-    own = query if attached else query.detach()
-    other = torch.where(second[..., None] < 0, own[:, None], shared[second.clamp_min(0)])
-    keys = unit(share[..., None] * shared[first.clamp_min(0)] + (1 - share[..., None]) * other)
-    bag = Bag(query, (Link(shared, mix=Mix(first, second, share, attached), role="mixed"),))
-    return bag, query, shared, keys, first >= 0
+    if kind in ("rows", "own rows"):
+        rows = torch.randint(-1, N, (B, L), generator=number)
+        vectors = shared if kind == "rows" else unit(draw(B, N, D, seed=2)).requires_grad_()
+        keys = vectors[rows.clamp_min(0)] if kind == "rows" else vectors[torch.arange(B)[:, None], rows.clamp_min(0)]
+        return Bag(query, (Link(vectors, rows=rows),)), query, vectors, keys, rows >= 0
+    if kind == "turned":
+        given = torch.rand(B, N, generator=number) < 0.3
+        bag = Bag(query, (Link(shared).part(0, 10), Link(shared).part(10, N)))
+        bag = bag.turned(lambda piece: given[piece.part][:, piece.place]).only(lambda piece: piece.place[None] != 4)
+        return bag, query, shared, torch.where(given[..., None], -shared, shared), torch.arange(N).expand(B, -1) != 4
+    own = unit(
+        draw(B, 4, D, seed=5)
+    )  # points between entries of three links: of each query, shared, shared and reversed
+    behind = (replace(Link(shared).part(0, 10), place=4), replace(Link(shared).part(10, N), place=REVERSED))
+    every = torch.cat([own, shared.detach()[:10].expand(B, -1, -1), shared.detach()[10:].flip(0).expand(B, -1, -1)], 1)
+    first, second, hard = (torch.randint(low, N + 4, (B, S), generator=number) for low in (-1, 0, 0))
+    alpha, beta = (torch.rand(B, S, generator=number, dtype=torch.float64) for _ in range(2))
+    sources = Bag(query, (Link(own), *behind))
+    bag = sources.mixed(first, second, alpha).plus(sources.mixed(hard, None, 1 - beta, attached))
+    one, two, three = (
+        every.gather(1, places.clamp_min(0)[..., None].expand(-1, -1, D)) for places in (first, second, hard)
+    )
+    end = (query if attached else query.detach())[:, None]
+    between = unit(alpha[..., None] * one + (1 - alpha[..., None]) * two)
+    towards = unit(beta[..., None] * end + (1 - beta[..., None]) * three)
+    there = torch.cat([first >= 0, torch.ones(B, S, dtype=torch.bool)], 1)
+    bag = replace(bag, links=(bag.links[0], replace(bag.links[1], place=S)))
+    return bag, query, shared, torch.cat([between, towards], 1), there
 
 
 @pytest.mark.parametrize("width", [1, 2, None])
@@ -84,13 +108,13 @@ def test_reductions_and_their_gradients_equal_what_is_written_out(kind: str, att
     score = (query[:, None] * keys).sum(-1)
     dense = torch.where(there, 5 * score, -torch.inf).logsumexp(1) + shift
     mean = torch.where(there, score.sin(), 0).sum(1) / there.sum(1)
-    expected = torch.autograd.grad(((dense + mean) * weight).sum(), (query, vectors))
+    expected = derive(((dense + mean) * weight).sum(), query, vectors)
     with onca.sliced.rows(width):
         lse = bag.tilted(2.0, shift).lse(3.0)
         other = bag.mean(lambda piece: piece.score.sin())
         torch.testing.assert_close(lse, dense, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(other, mean, rtol=1e-12, atol=1e-12)
-        found = torch.autograd.grad(((lse + other) * weight).sum(), (query, vectors))
+        found = derive(((lse + other) * weight).sum(), query, vectors)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from onca import sliced
-from onca.link import Link, Score, Slice, Test
+from onca.link import Link, Mix, Score, Slice, Test
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,10 @@ class Bag:
                 other, other_factor, vectors.detach(), None if lengths is None else lengths.detach(), part
             )
 
-        return Slice(link, own, part, link.scores(query, factor, vectors, lengths, part), rescore)
+        piece = Slice(link, own, part, link.scores(query, factor, vectors, lengths, part), rescore)
+        for test in link.turned:
+            piece = piece.turn(test)
+        return piece
 
     def blocks(self) -> Iterator[tuple[slice, list[Slice]]]:
         """All slices without gradients, block by block, made as they are asked for."""
@@ -116,11 +119,46 @@ class Bag:
 
     def plus(self, bag: Bag) -> Bag:
         """This bag's entries, then the other's; nothing is copied. The queries must be the same."""
-        return replace(self, links=self.links + bag.links)
+        return replace(self, links=self.links + bag.links, height=min(self.height, bag.height))
+
+    def turned(self, test: Test) -> Bag:
+        """The entries for which `test` holds count with the opposite sign of their score, as their mirror images do.
+
+        What was asked of the entries before sees the scores that they had then, and what comes after the new ones.
+        """
+        return replace(self, links=tuple(link.turn(test) for link in self.links))
 
     def take(self, test: Test) -> Bag:
         """The entries for which `test` holds, as row lists: a small bag of its own, which forgets the others."""
-        return replace(self, links=tuple(_listed(replace(self, links=(link,)), test) for link in self.links), height=0)
+        links, place = [], 0
+        for link in self.links:
+            links.append(_listed(replace(self, links=(link,)), test, place) if link.length else link)
+            place += links[-1].length
+        return replace(self, links=tuple(links), height=0)
+
+    def mixed(self, first: Tensor, second: Tensor | None, share: Tensor, attached: bool = False) -> Bag:
+        """Points share * first + (1 - share) * second of unit length (MoCHi, 2010.01028), as a bag of their own.
+
+        first [B,S]: places of entries, -1 is absent; second [B,S]: places, or None for the query; share [B,S]. The
+        entries are constants, and so is the query inside a point unless `attached`.
+        """
+        own = self.query.to(self.dtype) if self.factor is None else self.query * self.factor[:, None]
+        ends = (share * self._signs(first), (1 - share) * (1 if second is None else self._signs(second)))
+        mix = Mix(tuple(link for link in self.links if link.length), first, second, *ends)
+        link = Link((own if attached else own.detach())[:, None], mix=mix, role="mixed")
+        return Bag(self.query, (link,), factor=self.factor, query_index=self.query_index)
+
+    def _signs(self, places: Tensor) -> Tensor:
+        """-1 for the entries at places [B,S] that were turned, else 1."""
+        signs = torch.ones_like(places)
+        if not any(link.turned for link in self.links):
+            return signs
+        for part, pieces in self.blocks():
+            for piece in pieces:
+                if piece.turned is not None and piece.link.length:
+                    columns, inside = piece.link.columns(places[part])
+                    signs[part] = torch.where(inside & piece.turned.gather(1, columns), -1, signs[part])
+        return signs
 
     # The six walks: the only places that go over keys.
 
@@ -217,27 +255,17 @@ def cosine_score(piece: Slice) -> Tensor:
     return piece.score
 
 
-def _listed(bag: Bag, test: Test) -> Link:
-    """One link cut down to the entries for which `test` holds."""
+def _listed(bag: Bag, test: Test, place: int) -> Link:
+    """One link cut down to the entries for which `test` holds, the first of them at `place`."""
     link = bag.links[0]
-    if isinstance(link.place, Tensor):
-        raise ValueError("take: entries that lie in another order than their places cannot be listed")
+    if link.mix is not None:
+        raise ValueError("take: mixed points stand in no list, and none can be made of them")
     most = max(1, int(bag.only(test).count().max()))
-    columns = bag.rows(test, most) - link.place  # [B,L], negative where there are fewer
-    inside = columns.clamp_min(0)
-    if link.rows is not None:
-        return replace(link, rows=torch.where(columns < 0, -1, link.rows.gather(1, inside)), tests=(), place=0)
-    if not link.per_query:
-        return replace(link, rows=torch.where(columns < 0, -1, columns), tests=(), place=0, absent=None)
-    known = {
-        name: value.gather(1, inside) if value is not None and value.dim() == 2 else value
-        for name, value in ((name, getattr(link, name)) for name in ("factor", "label", "index", "age", "view"))
-    }
-    vectors = link.vectors.gather(1, inside[:, :, None].expand(-1, -1, link.vectors.shape[2]))
-    index = known["index"]
-    there = torch.where(columns < 0, -1, 0) if index is None else index
-    return replace(link, vectors=vectors, tests=(_listed_test(columns),), place=0, **(known | {"index": there}))
-
-
-def _listed_test(columns: Tensor) -> Test:
-    return lambda piece: columns[piece.part] >= 0
+    places = bag.rows(test, most)  # [B,L], -1 where there are fewer
+    columns, inside = link.columns(places)
+    rows = columns if link.rows is None else link.rows.gather(1, columns)
+    turned: tuple[Test, ...] = ()
+    if link.turned:
+        signs = bag._signs(places)
+        turned = (lambda piece: signs[piece.part] < 0,)
+    return replace(link, rows=torch.where(inside, rows, -1), tests=(), turned=turned, absent=None, place=place)

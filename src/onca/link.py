@@ -13,39 +13,58 @@ Test = Callable[["Slice"], Tensor]  # is an entry meant? [b,n] bool (or what bro
 Score = Callable[["Slice"], Tensor]  # how difficult is an entry? [b,n], larger is harder
 
 WIDTH = 8192  # keys of half precision that are widened at a time
+LEAST = 1e-12  # length below which a mixed point stays as short as it is
 
 
 @dataclass(frozen=True, eq=False)
 class Mix:
-    """Points between two rows of shared vectors, or between a row and the query: share * first + (1 - share) * second,
-    brought to length one (MoCHi, 2010.01028). They are made block by block and never all held.
+    """Points share * first + rest * second, brought to length one (MoCHi, 2010.01028), made block by block and never
+    all held. The entries they lie between are constants: no gradient reaches them through a point.
 
-    first [B,S]: rows, -1 is absent; second [B,S]: rows, -1 is the query; share [B,S]. attached: whether gradient flows
-    into the query through the points.
+    sources: links. first [B,S]: places in them, -1 is absent; second [B,S]: places, or None where the other end is the
+    query. share, rest [B,S].
     """
 
+    sources: tuple[Link, ...]
     first: Tensor
-    second: Tensor
+    second: Tensor | None
     share: Tensor
-    attached: bool = False
+    rest: Tensor
 
-    def points(self, query: Tensor, vectors: Tensor, part: slice) -> Tensor:
-        """[b,S,D] for a block of queries [b,D]."""
-        first, second, share = self.first[part], self.second[part], self.share[part, :, None].to(query.dtype)
-        own = (query if self.attached else query.detach())[:, None]
-        other = torch.where(second[:, :, None] < 0, own, vectors[second.clamp_min(0)].to(query.dtype))
-        mixed = share * vectors[first.clamp_min(0)].to(query.dtype) + (1 - share) * other
-        return torch.nn.functional.normalize(mixed, dim=2)
+    def scores(self, query: Tensor, own: Tensor, part: slice) -> Tensor:
+        """[b,S] for a block: query [b,D]; own [b,D], the end that is the query."""
+        share, rest = self.share[part].to(query.dtype), self.rest[part].to(query.dtype)
+        first = self._entries(self.first[part], part, query)
+        if self.second is not None:
+            second = self._entries(self.second[part], part, query)
+            points = first.mul_(share[:, :, None]).add_(second.mul_(rest[:, :, None]))
+            return torch.bmm(points, query[:, :, None])[:, :, 0] / _lengths(points).clamp_min(LEAST)
+        # These points are never made: their scores and lengths follow from the scores of the entries.
+        score, to_own = torch.bmm(first, torch.stack([query, own], 2)).unbind(2)
+        square = (share * _lengths(first)).square() + rest.square() * own.square().sum(1, keepdim=True)
+        square = square + 2 * share * rest * to_own
+        return (share * score + rest * (own * query).sum(1, keepdim=True)) / square.clamp_min(LEAST**2).sqrt()
+
+    def _entries(self, places: Tensor, part: slice, like: Tensor) -> Tensor:
+        """What stands at places [b,S] of the sources, divided by its length where they are: [b,S,D]."""
+        found = like.new_zeros(*places.shape, like.shape[1])
+        for link in self.sources:
+            columns, inside = link.columns(places)
+            entries = link.entries(columns, part, like.dtype)
+            found = entries if link is self.sources[0] else torch.where(inside[:, :, None], entries, found)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
 class Link:
     """Entries of one kind, in order. A bag is a chain of links: keys of different kinds are never concatenated.
 
-    vectors: [N,D] for all queries, or [B,N,D] for each; with `rows` [B,L], lists of rows of shared vectors (repeats
-    count, -1 is absent); with `mix`, points between such rows. factor: 1 / length of each vector ([N] or [B,N]), None
-    where rows are taken as they are. label, index, age, view: [N] or [B,N], -1 unknown. absent: [N] bool. place: of the
-    first entry in the whole bag, or of each [N].
+    vectors: [N,D] for all queries, or [B,N,D] for each; with `rows` [B,L], lists of rows of them (repeats count, -1 is
+    absent); with `mix`, points between entries of other links, and vectors [B,1,D] the end that is the query. factor:
+    1 / length of each vector ([N] or [B,N]), None where rows are taken as they are. label, index, age, view: [N] or
+    [B,N], -1 unknown. absent: [N] bool. place: of the first entry in the whole bag, or of each [N]. tests: what rules
+    have asked of the entries. turned: tests whose entries count with the opposite sign of their score; `tests` see the
+    scores as they were when each was asked.
     """
 
     vectors: Tensor
@@ -60,6 +79,7 @@ class Link:
     role: str = "memory"  # "memory", "batch", "same image" or "mixed"
     place: int | Tensor = 0
     tests: tuple[Test, ...] = ()
+    turned: tuple[Test, ...] = ()
 
     @property
     def per_query(self) -> bool:
@@ -83,7 +103,7 @@ class Link:
     @property
     def elements(self) -> int:
         """Numbers that one query's block needs."""
-        return self.length * (1 if self.rows is None and self.mix is None else self.vectors.shape[1])
+        return self.length * (1 if self.rows is None and self.mix is None else self.vectors.shape[-1])
 
     def part(self, start: int, stop: int) -> Link:
         """The entries start to stop - 1 of shared vectors."""
@@ -109,17 +129,46 @@ class Link:
             return self.part(int((self.place >= place).sum()), self.length)
         return self.part(0, min(max(place - self.place, 0), self.length))
 
+    def turn(self, test: Test) -> Link:
+        """The same entries; those for which `test` holds count with the opposite sign of their score."""
+
+        def as_before(asked: Test) -> Test:
+            return lambda piece: asked(piece if piece.before is None else piece.before)
+
+        return replace(self, turned=(*self.turned, test), tests=tuple(as_before(asked) for asked in self.tests))
+
+    def columns(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Which entries of this link stand at some places of the bag, and whether they are of this link at all."""
+        if isinstance(self.place, int):
+            columns = places - self.place
+            return columns.clamp(0, self.length - 1), (columns >= 0) & (columns < self.length)
+        order = self.place.argsort()
+        columns = order[torch.searchsorted(self.place[order], places).clamp_max(self.length - 1)]
+        return columns, self.place[columns] == places
+
+    def entries(self, columns: Tensor, part: slice, dtype: torch.dtype) -> Tensor:
+        """The entries [b,S,D] in columns [b,S], constants, divided by their length where it is known."""
+        if self.rows is not None:
+            columns = self.rows[part].gather(1, columns).clamp_min(0)
+        own = self.per_query
+        found = pick(self.vectors.detach()[part] if own else self.vectors.detach(), columns, own).to(dtype)
+        if self.factor is None:
+            return found
+        factor = self.factor.detach()
+        return found * pick(factor[part] if own else factor, columns, own).to(dtype)[:, :, None]
+
     def scores(
         self, query: Tensor, factor: Tensor | None, vectors: Tensor, lengths: Tensor | None, part: slice
     ) -> Tensor:
         """[b,n] for a block: query [b,D], factor [b]; vectors, lengths: the link's own (block rows if per query)."""
         dtype = torch.promote_types(torch.promote_types(query.dtype, vectors.dtype), torch.float32)
-        if self.mix is not None:
-            vectors, lengths = self.mix.points(query.to(dtype), vectors, part), None
-        elif self.rows is not None:
+        if self.rows is not None:
             chosen = self.rows[part].clamp_min(0)
-            vectors, lengths = vectors[chosen], None if lengths is None else lengths[chosen]
-        if vectors.dim() == 3:
+            lengths = None if lengths is None else pick(lengths, chosen, self.per_query)
+            vectors = pick(vectors, chosen, self.per_query)
+        if self.mix is not None:
+            result = self.mix.scores(query.to(dtype), vectors[:, 0].to(dtype), part)
+        elif vectors.dim() == 3:
             result = torch.bmm(vectors.to(dtype), query.to(dtype)[:, :, None])[:, :, 0]
         elif vectors.dtype == dtype:
             result = query.to(dtype) @ vectors.T
@@ -128,6 +177,16 @@ class Link:
         if lengths is not None:
             result = result * lengths
         return result if factor is None else result * factor[:, None]
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=-1)
+    return lengths
+
+
+def pick(values: Tensor, rows: Tensor, own: bool) -> Tensor:
+    """What stands in rows [b,L] of values that all queries share, or of each query's own: [b,L,...]."""
+    return values[torch.arange(len(rows), device=rows.device)[:, None], rows] if own else values[rows]
 
 
 @dataclass(eq=False)
@@ -139,6 +198,8 @@ class Slice:
     part: slice
     graph: Tensor  # scores [b,n], with their graph where gradients are wanted
     rescore: Callable[[Tensor, Tensor | None], Tensor]  # (other queries [b,D], 1 / length [b]) -> scores [b,n]
+    before: Slice | None = None  # the same slice before the last turn
+    turned: Tensor | None = None  # which entries count with the opposite sign of the score that they had at first [b,n]
 
     @cached_property
     def score(self) -> Tensor:
@@ -150,6 +211,18 @@ class Slice:
         other.__dict__["score"] = self.score.detach().requires_grad_(wanted)
         other.__dict__["_present"] = self._present
         return other
+
+    def turn(self, test: Test) -> Slice:
+        """The same slice, the score of each entry for which `test` holds with the opposite sign."""
+        chosen = test(self).expand(self.graph.shape)
+
+        def rescore(other: Tensor, factor: Tensor | None) -> Tensor:
+            scores = self.rescore(other, factor)
+            return torch.where(chosen, -scores, scores)
+
+        graph = torch.where(chosen, -self.graph, self.graph)
+        turned = chosen if self.turned is None else self.turned ^ chosen
+        return replace(self, graph=graph, rescore=rescore, before=self, turned=turned)
 
     @property
     def place(self) -> Tensor:
@@ -164,10 +237,12 @@ class Slice:
         value: Tensor | None = getattr(self.link, name)
         if value is None:
             return None
-        if self.link.rows is not None and value.dim() == 1:
-            rows = self.link.rows[self.part]
-            return torch.where(rows < 0, -1, value[rows.clamp_min(0)])
-        return value[self.part] if value.dim() == 2 else value[None]
+        own = value.dim() == 2
+        value = value[self.part] if own else value
+        if self.link.rows is None:
+            return value if own else value[None]
+        rows = self.link.rows[self.part]
+        return torch.where(rows < 0, -1, pick(value, rows.clamp_min(0), own))
 
     @property
     def whole(self) -> bool:
@@ -184,14 +259,12 @@ class Slice:
     @cached_property
     def _present(self) -> Tensor:
         link = self.link
-        there = (
-            torch.ones_like(self.graph, dtype=torch.bool)
-            if link.absent is None
-            else ~link.absent.expand(self.graph.shape)
-        )
+        there = torch.ones_like(self.graph, dtype=torch.bool)
         listed = link.rows if link.mix is None else link.mix.first
         if listed is not None:
-            there = there & (listed[self.part] >= 0)
+            there = listed[self.part] >= 0
+        if link.absent is not None:
+            there = there & ~(link.absent if link.rows is None else link.absent[link.rows[self.part].clamp_min(0)])
         index = self.entries("index")
         if index is not None and self.query_index is not None and link.role in ("memory", "batch"):
             own = self.query_index[:, None]
