@@ -182,6 +182,11 @@ def test_policies_are_read_back_as_they_print(text):
     assert str(crop) == text and crop.kind == "crop" and onca.read(str(crop)) == crop
 
 
+def test_a_name_alone_takes_the_defaults():
+    for name in ("fixed_crop", "contrastive_crop"):
+        assert str(views.as_crop(name)) == f"{name}()"
+
+
 def test_the_papers_numbers_are_the_defaults():
     crop = views.contrastive_crop()
     assert (crop.alpha, crop.threshold, crop.warmup, crop.interval) == (0.6, 0.1, 20, 20)
@@ -199,7 +204,6 @@ def test_the_papers_numbers_are_the_defaults():
         ("contrastive_crop(interval=1.5)", "interval is a number of epochs"),
         ("fixed_crop(margin=0.6)", "margin is a share of the image's side"),
         ("hardest(5)", "--crop must be random_crop, fixed_crop() or contrastive_crop(); hardest(5) is a selector"),
-        ("contrastive_crop", "a name that needs its arguments, contrastive_crop(alpha=0.6"),
         ("contrastive_crops()", "did you mean contrastive_crop"),
     ],
 )

@@ -7,6 +7,7 @@ from onca.methods.hcl import hcl as hcl
 from onca.methods.invp import gaussian_ramp as gaussian_ramp
 from onca.methods.invp import invp as invp
 from onca.methods.npid import nce as nce
+from onca.methods.own_views import own_views as own_views
 from onca.methods.ring import aggregation as aggregation
 from onca.methods.ring import ball as ball
 from onca.methods.ring import ring as ring

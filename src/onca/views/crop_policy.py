@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from onca.part import Part, bare, read
+from onca.part import NAMES, Part, bare, read
 from onca.schedule import Number, Schedule, check_number, number_at
 
 from .contrastive_crop import draw_contrastive_crop
@@ -138,12 +138,13 @@ class fixed_crop(Crop, name="fixed_crop"):
 
 
 def as_crop(text: str) -> Crop:
-    """The policy that `text` names: random_crop, fixed_crop(), contrastive_crop(warmup=5, interval=5) ...
+    """The policy that `text` names: random_crop, fixed_crop, contrastive_crop(warmup=5, interval=5) ...
 
     Raises:
         ValueError: text that names none.
     """
-    part = read(text)
+    named = NAMES.get(text.strip())
+    part = named() if isinstance(named, type) and issubclass(named, Crop) else read(text)
     if not isinstance(part, Crop):
         raise ValueError(f"--crop must be random_crop, fixed_crop() or contrastive_crop(); {part} is a {part.kind}")
     return part
