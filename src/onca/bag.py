@@ -219,10 +219,13 @@ class Bag:
         result = torch.full((len(self.query), most), -1, dtype=torch.int64, device=self.query.device)
         for part, pieces in self.blocks():
             chosen = torch.cat([piece.present() & test(piece) for piece in pieces], 1)
-            place, order = torch.cat([piece.place for piece in pieces]).sort()
-            chosen = chosen[:, order]
+            place = torch.cat([piece.place for piece in pieces])
+            if not bool((place[1:] > place[:-1]).all()):
+                place, order = place.sort()
+                chosen = chosen[:, order]
             query, column = chosen.nonzero(as_tuple=True)
-            rank = (chosen.cumsum(1) - 1)[query, column]
+            number = sliced.count(chosen)
+            rank = torch.arange(len(query), device=query.device) - (number.cumsum(0) - number)[query]
             kept = rank < most
             result[part][query[kept], rank[kept]] = place[column[kept]]
         return result

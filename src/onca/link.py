@@ -47,12 +47,12 @@ class Mix:
 
     def _entries(self, places: Tensor, part: slice, like: Tensor) -> Tensor:
         """What stands at places [b,S] of the sources, divided by its length where they are: [b,S,D]."""
-        found = like.new_zeros(*places.shape, like.shape[1])
+        found: Tensor | None = None
         for link in self.sources:
             columns, inside = link.columns(places)
             entries = link.entries(columns, part, like.dtype)
-            found = entries if link is self.sources[0] else torch.where(inside[:, :, None], entries, found)
-        return found
+            found = entries if found is None else torch.where(inside[:, :, None], entries, found)
+        return like.new_zeros(*places.shape, like.shape[1]) if found is None else found
 
 
 @dataclass(frozen=True, eq=False)

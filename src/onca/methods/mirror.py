@@ -1,0 +1,29 @@
+"""Mirrored negatives: an answer to what is to be done about anti-correlated ones. New, and in no paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from onca.part import require
+from onca.pool import Pool
+from onca.rules import Rule
+from onca.select import Selector
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class mirror(Rule, name="mirror"):
+    """The chosen negatives k count as their mirror images -k: with the opposite sign of their score.
+
+    An entry that is anti-correlated with the query becomes a hard negative, and the loss pushes it back towards
+    orthogonality. Asked in 2010.06682, section 4 ("exploited or corrected"); new. Rules before it saw the scores as
+    they were, rules after it see the new ones (support views too). Mirrored twice, an entry is what it was. Entries
+    that a later refill lets in are not mirrored: write `mirror` behind it.
+    """
+
+    chosen: Selector
+
+    def __post_init__(self) -> None:
+        require(self, self.chosen, "selector", "chosen")
+
+    def __call__(self, pool: Pool) -> Pool:
+        return replace(pool, negatives=pool.negatives.turned(self.chosen(pool, pool.negatives)))
