@@ -12,8 +12,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "onca"
 # The order of docs/design.md. A name with a slash is a package, whose files may import each other.
 LAYERS = (
     *("part", "schedule", "sliced", "link", "bag", "pool", "difficulty", "select", "identity", "rules"),
-    *("objectives", "method", "memory", "drop_in", "encoders/", "views/", "data/", "hosts/", "evaluate/"),
-    *("train/", "study/", "report/", "cli", "__main__"),
+    *("objectives", "method", "methods/", "memory", "lasting", "bank", "drop_in", "encoders/", "views/", "data/"),
+    *("hosts/", "evaluate/", "train/", "study/", "report/", "cli", "__main__"),
 )
 
 
@@ -64,7 +64,12 @@ def test_the_check_itself_sees_an_import_of_a_later_layer(tmp_path: Path) -> Non
 @pytest.mark.parametrize("package", ["hosts", "encoders", "views"])
 def test_hosts_know_no_method_and_nothing_below_knows_training(package: str) -> None:
     for path in (SOURCE / package).rglob("*.py"):
-        assert not imported(path) & {"method", "train/", "study/"}, path
+        assert not imported(path) & {"method", "methods/", "train/", "study/"}, path
+
+
+def test_methods_know_no_memory_and_no_host() -> None:
+    for path in (SOURCE / "methods").rglob("*.py"):
+        assert not imported(path) & {"memory", "bank", "lasting", "drop_in", "hosts/"}, path
 
 
 def test_importing_onca_loads_nothing_that_torch_does_not() -> None:

@@ -2,23 +2,41 @@
 
 from onca import hosts, sliced
 from onca.bag import Bag
+from onca.bank import Bank
 from onca.difficulty import Difficulty, cosine, label_distance, random, support_max, support_mean
 from onca.drop_in import Contrast, contrast
 from onca.identity import given, near_duplicate, reached, same_class, same_image
 from onca.link import Link, Slice
 from onca.memory import Queue
 from onca.method import chain, total
+from onca.methods import (
+    aggregation,
+    anneal_down,
+    ball,
+    cancel,
+    fnc,
+    gaussian_ramp,
+    hcl,
+    invp,
+    margin,
+    mochi,
+    nce,
+    own_views,
+    ring,
+    with_positives,
+)
 from onca.objectives import Method, Objective, debiased, infonce, mass, supcon, triplet
 from onca.part import Part, read
 from onca.pool import Pool, pool
 from onca.rules import Rule, add, attract, drop, harden, keep
-from onca.schedule import Schedule, after, cosine_decay, ramp
+from onca.schedule import Schedule, adaptive, after, cosine_decay, exponential_decay, ramp, staircase
 from onca.select import Selector, above, easiest, farthest, hardest, nearest, sample, semihard, window
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Bag",
+    "Bank",
     "Contrast",
     "Difficulty",
     "Link",
@@ -32,9 +50,14 @@ __all__ = [
     "Selector",
     "Slice",
     "above",
+    "adaptive",
     "add",
     "after",
+    "aggregation",
+    "anneal_down",
     "attract",
+    "ball",
+    "cancel",
     "chain",
     "contrast",
     "cosine",
@@ -42,31 +65,43 @@ __all__ = [
     "debiased",
     "drop",
     "easiest",
+    "exponential_decay",
     "farthest",
+    "fnc",
+    "gaussian_ramp",
     "given",
     "harden",
     "hardest",
+    "hcl",
     "hosts",
     "infonce",
+    "invp",
     "keep",
     "label_distance",
+    "margin",
     "mass",
+    "mochi",
+    "nce",
     "near_duplicate",
     "nearest",
+    "own_views",
     "pool",
     "ramp",
     "random",
     "reached",
     "read",
+    "ring",
     "same_class",
     "same_image",
     "sample",
     "semihard",
     "sliced",
+    "staircase",
     "supcon",
     "support_max",
     "support_mean",
     "total",
     "triplet",
     "window",
+    "with_positives",
 ]

@@ -6,6 +6,8 @@ from onca.methods.hcl import anneal_down as anneal_down
 from onca.methods.hcl import hcl as hcl
 from onca.methods.invp import gaussian_ramp as gaussian_ramp
 from onca.methods.invp import invp as invp
+from onca.methods.mirror import mirror as mirror
+from onca.methods.mochi import mochi as mochi
 from onca.methods.npid import nce as nce
 from onca.methods.own_views import own_views as own_views
 from onca.methods.ring import aggregation as aggregation
