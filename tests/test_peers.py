@@ -131,7 +131,7 @@ def test_draws_by_distance():
     for rule in (onca.keep(onca.above(0.02)), onca.keep(onca.sample(1, weight="distance"))):
         left = rule(left)
     found = left.negatives.hits(lambda piece: piece.present()).double() / 8000
-    assert torch.allclose(found, torch.bincount(drawn, minlength=N) / len(drawn), atol=0.03)
+    assert torch.allclose(found, torch.bincount(drawn, minlength=N).double() / len(drawn), atol=0.03)
 
 
 def test_supcon_averaged_over_anchors_with_positives():
