@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ from onca.schedule import Number, check_number
 class chain(Method, name="chain"):
     """`chain(*rules, objective)`: the rules one after the other, then the objective on what they left.
 
-    Raises ValueError when called on a pool in which entries were present and the rules leave no query any negatives.
+    Raises ValueError when called on a pool in which entries were present and the rules leave no query any negatives;
+    a memory that is still empty is no error, whatever a host puts beside it.
     """
 
     steps: tuple[Part, ...]
@@ -40,12 +41,18 @@ class chain(Method, name="chain"):
         objective = self.steps[-1]
         assert isinstance(objective, Method)
         loss = objective(left)
-        if len(pool) and left.notes.get("empty") == len(pool) and int(pool.negatives.count().max()) > 0:
+        if len(pool) and left.notes.get("empty") == len(pool) and _remembered(pool):
             raise ValueError(
                 f"{self} leaves no query any negatives: of N = {len(pool.negatives)} entries none is chosen; "
                 "widen the window or give more negatives"
             )
         return loss
+
+
+def _remembered(pool: Pool) -> bool:
+    """Whether memory or batch hold an entry for any query."""
+    links = tuple(link for link in pool.negatives.links if link.role != "same image")
+    return bool(links) and int(replace(pool.negatives, links=links).count().max()) > 0
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)

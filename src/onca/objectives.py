@@ -36,7 +36,8 @@ def negative_mass(pool: Pool) -> Tensor:
     """log sum of exp(score / temperature) over all negatives, added ones too: [B]. Counts queries that have none."""
     total = pool.negatives.lse(pool.scale)
     for bag in pool.added:
-        total = torch.logaddexp(total, bag.lse(pool.scale))
+        more, none = bag.lse(pool.scale), torch.isneginf(total)
+        total = torch.where(none, more, torch.logaddexp(torch.where(none, 0, total), more))  # -inf twice gives nan
     pool.note("empty", int(torch.isneginf(total.detach()).sum()))
     return total
 
