@@ -53,6 +53,8 @@ class invp(Method, name="invp"):
             check_number(self, getattr(self, name), name)
         if isinstance(self.k, Schedule) or isinstance(self.start, Schedule):
             raise ValueError(f"{self}: k and start must be plain numbers; a schedule may be the weight")
+        if 0 in (self.k, self.background):
+            raise ValueError(f"{self}: k and background must be 1 or more")
         if self.mode not in ("paper", "official"):
             raise ValueError(f'{self}: mode must be "paper" or "official"; got {self.mode!r}')
 
