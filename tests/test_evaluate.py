@@ -381,8 +381,10 @@ def test_features_in_bf16_are_float32_and_near():
 
 
 def test_features_refuse():
-    with pytest.raises(ValueError, match="layer is 'backbone' or 'head'; got 'fc'"):
+    with pytest.raises(ValueError, match="layer is 'backbone' or 'head' or 'spaces'; got 'fc'"):
         features(encoder(), pixels(3), MEAN, STD, layer="fc")
+    with pytest.raises(ValueError, match="train with --host looc"):
+        features(encoder(), pixels(3), MEAN, STD, layer="spaces")
     with pytest.raises(ValueError, match="got 0 images"):
         features(encoder(), pixels(0), MEAN, STD)
     with pytest.raises(ValueError, match="std above 0"):

@@ -58,6 +58,7 @@ def evaluate(
     on: str | None = None,
     level: str | None = None,
     split: Literal["test", "validation"] = "test",
+    layer: Literal["backbone", "head", "spaces"] = "backbone",
 ) -> dict[str, Any]:
     """Evaluate a trained encoder by kNN and a linear probe.
 
@@ -72,8 +73,9 @@ def evaluate(
         on: another data source than the run's own; its training part fits the probe.
         level: another level of the labels' hierarchy.
         split: what is classified: test for reporting, validation for choosing.
+        layer: whose features: backbone, head (the embedding), spaces (the heads of a LooC run: LooC++).
     """
-    found = training.evaluate(run, on=on, level=level, split=split)
+    found = training.evaluate(run, on=on, level=level, split=split, layer=layer)
     with (Path(run) / "evaluations.jsonl").open("a") as file:
         file.write(json.dumps(found) + "\n")
     print(json.dumps(found, indent=2))

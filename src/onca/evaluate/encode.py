@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from onca.data import ImageSet
-from onca.encoders import Encoder
+from onca.encoders import Encoder, Spaces
 
-LAYERS = ("backbone", "head")
+LAYERS = ("backbone", "head", "spaces")
 
 
 def features(
@@ -25,21 +25,25 @@ def features(
     """Features [N,F] of every image in order: without augmentation, in eval mode, on the encoder's device.
 
     Pixels become (pixel / 255 - mean) / std, per channel, in the encoder's dtype. layer: "backbone" (after global
-    pooling) or "head" (the embedding, not normalised). bf16 runs under autocast; the features are float32 all the same.
-    The encoder is left in the modes it was in.
+    pooling), "head" (the embedding, not normalised) or "spaces" (the first layer of each head of LooC: LooC++). bf16
+    runs under autocast; the features are float32 all the same. The encoder is left in the modes it was in.
 
     Raises:
-        ValueError: another layer, no images, a batch below 1, a std that is not above 0.
+        ValueError: another layer, "spaces" of an encoder that has none, no images, a batch below 1, a std that is not
+            above 0.
     """
     if layer not in LAYERS:
         raise ValueError(f"layer is {' or '.join(map(repr, LAYERS))}; got {layer!r}")
+    if layer == "spaces" and not isinstance(encoder, Spaces):
+        raise ValueError('layer "spaces" are the heads of an encoder with several spaces: train with --host looc')
     if len(images) == 0 or batch < 1:
         raise ValueError(f"features need an image and a batch of 1 or more; got {len(images)} images, batch={batch}")
     if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
         raise ValueError(f"mean and std are 3 numbers each, std above 0; got mean={mean}, std={std}")
     weights = next(encoder.parameters())
     centre, scale = weights.new_tensor(mean).view(3, 1, 1), weights.new_tensor(std).view(3, 1, 1)
-    encode = encoder.features if layer == "backbone" else encoder
+    of_layer = {"backbone": encoder.features, "head": encoder}
+    encode = encoder.features_of_spaces if isinstance(encoder, Spaces) and layer == "spaces" else of_layer[layer]
     found = []
     with torch.no_grad(), _eval_mode(encoder), torch.autocast(weights.device.type, torch.bfloat16, enabled=bf16):
         for rows in torch.split(torch.arange(len(images)), batch):

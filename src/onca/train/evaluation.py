@@ -24,6 +24,7 @@ NEIGHBOURS = 200  # that vote in kNN, fewer where there are fewer
 ACCURACIES = ("linear_top1", "linear_top5", "knn_top1")  # percent
 
 Part = Literal["test", "validation"]
+Layer = Literal["backbone", "head", "spaces"]
 
 
 def evaluate(
@@ -32,15 +33,17 @@ def evaluate(
     level: str | None = None,
     split: Part = "test",
     data: Splits | None = None,
+    layer: Layer = "backbone",
 ) -> dict[str, Any]:
     """Accuracy of the run in `folder`, in percent: linear_top1, linear_top5, knn_top1, and what they were measured on.
 
-    Features are those of the query encoder's backbone, in evaluation mode. The probe is fitted on, and neighbours are
+    Features are those of the query encoder, in evaluation mode. The probe is fitted on, and neighbours are
     taken from, the training part; `split` is what is classified. Test accuracy is for reporting: choose on validation.
 
     Args:
         on: another data source (its own training part and labels); None is the run's.
         level: another level of the labels' hierarchy, by name. data: the data where it is loaded already.
+        layer: backbone; head (the embedding); spaces (the first layer of each head of a LooC run: LooC++).
 
     Raises:
         ValueError: no run or no checkpoint there, no labels, no such level.
@@ -49,7 +52,7 @@ def evaluate(
     network, facts = load_network(run, Path(folder))
     if data is None:
         data = load(on or run.data, size=facts["size"], images=None if on else run.images, bad=run.bad)
-    return {"epoch": facts["epoch"], "on": on or run.data, **measure(network, data, level, split)}
+    return {"epoch": facts["epoch"], "on": on or run.data, **measure(network, data, level, split, layer)}
 
 
 def load_network(run: Run, folder: Path) -> tuple[Network, dict[str, Any]]:
@@ -69,7 +72,9 @@ def load_network(run: Run, folder: Path) -> tuple[Network, dict[str, Any]]:
     return network, found[1]
 
 
-def measure(network: Network, data: Splits, level: str | None = None, split: Part = "test") -> dict[str, Any]:
+def measure(
+    network: Network, data: Splits, level: str | None = None, split: Part = "test", layer: Layer = "backbone"
+) -> dict[str, Any]:
     """kNN and linear probe of `network` on `data`; images without a label are left out.
 
     Without any labels accuracies are None.
@@ -94,6 +99,7 @@ def measure(network: Network, data: Splits, level: str | None = None, split: Par
         asked,
         network.mean.flatten().tolist(),
         network.std.flatten().tolist(),
+        layer=layer,
         k=min(NEIGHBOURS, max(1, int((bank.label >= 0).sum()))),
         bf16=network.dtype == torch.bfloat16,
     )
