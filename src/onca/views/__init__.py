@@ -6,7 +6,7 @@
 
 Each op also stands alone, `draw_crop` and `apply_crop` and so on, and equals torchvision's functional op given the
 same parameters. Where crops are cut is a policy, `as_crop("contrastive_crop(warmup=5, interval=5)")`: a part that draws
-the crops that then stand in the parameters.
+the crops that then stand in the parameters. `looc_views` draws views that share one augmentation with the first.
 """
 
 from .blur import apply_blur, draw_blur
@@ -15,10 +15,12 @@ from .contrastive_crop import Boxes, boxes_of, draw_contrastive_crop, heat_maps,
 from .crop import apply_crop, crop_extents, draw_crop
 from .crop_policy import Crop, as_crop, contrastive_crop, fixed_crop, random_crop
 from .geometry import apply_flip, apply_rotation, draw_flip, draw_rotation
+from .leave_one_out import AUGMENTATIONS, leave_one_out, looc_views
 from .params import Params, apply, draw
 from .recipes import OPS, SMALL, Recipe, recipe
 
 __all__ = [
+    "AUGMENTATIONS",
     "OPS",
     "SMALL",
     "Boxes",
@@ -50,6 +52,8 @@ __all__ = [
     "fixed_crop",
     "heat_maps",
     "hue",
+    "leave_one_out",
+    "looc_views",
     "place_crop",
     "random_crop",
     "recipe",
