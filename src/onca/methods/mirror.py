@@ -18,6 +18,8 @@ class mirror(Rule, name="mirror"):
     orthogonality. Asked in 2010.06682, section 4 ("exploited or corrected"); new. Rules before it saw the scores as
     they were, rules after it see the new ones (support views too). Mirrored twice, an entry is what it was. Entries
     that a later refill lets in are not mirrored: write `mirror` behind it.
+
+    Raises ValueError behind `harden`, whose weights belong to the scores as they were.
     """
 
     chosen: Selector
@@ -26,4 +28,6 @@ class mirror(Rule, name="mirror"):
         require(self, self.chosen, "selector", "chosen")
 
     def __call__(self, pool: Pool) -> Pool:
+        if pool.negatives.tilt != 0:
+            raise ValueError(f"{self} stands behind harden, whose weights belong to other scores: write it first")
         return replace(pool, negatives=pool.negatives.turned(self.chosen(pool, pool.negatives)))
