@@ -1,17 +1,23 @@
 """ContrastiveCrop: heat maps, boxes, centres of crops, when boxes are found, and that they travel in a checkpoint."""
 
 import io
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from little_pack import write_packs
+from safetensors.torch import load_file
 from scipy import stats
 
 import onca
 from onca import views
 from onca.encoders import make
+from onca.train import Run, load_data
+from onca.train.loop import fit, start
 
 RATIO = (3 / 4, 4 / 3)
 SCALE = (0.2, 1.0)
@@ -305,11 +311,73 @@ def test_finding_boxes_anew_forgets_the_last_ones_and_their_count():
 
 
 def test_crops_chosen_by_a_policy_stand_in_the_parameters_of_a_view_and_leave_the_others_alone():
-    from dataclasses import replace
-
     drawn = views.draw(RECIPE, 8, 48, 48, seeded(3))
     crops = views.fixed_crop().draw(RECIPE, None, 8, 48, 48, seeded(3))
     placed = replace(drawn, crop=crops)
     pixels = torch.randint(0, 256, (8, 3, 48, 48), dtype=torch.uint8, generator=seeded())
     assert torch.equal(drawn.crop[:, 2:], crops[:, 2:]) and placed.flip is drawn.flip
     assert views.apply(placed, pixels).shape == (8, 3, 32, 32)
+
+
+# Inside a training
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three epochs of four steps; boxes are found before the second and the third."""
+    source = write_packs(tmp_path_factory.mktemp("pack"))
+    crop = "contrastive_crop(warmup=1, interval=1)"
+    return Run(data=source, encoder="small(4)", batch=128, queue=128, dim=8, epochs=3, crop=crop, precision="float32")
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Crash(Exception):
+    """Stands for whatever ends a process without a word."""
+
+
+def state_after(run, place: Path, crash=None, **changes):
+    """All tensors of the host after the run, or after the checkpoints that a crash in step `crash` leaves."""
+    run = replace(run, runs=str(place), **changes)
+    run.folder.mkdir(parents=True, exist_ok=True)
+
+    def watch(tick):
+        if tick.step == crash:
+            raise Crash
+
+    training = start(run, load_data(run))
+    fit(training, watch, save_seconds=0)
+    return training.host.state_dict()
+
+
+def unlike(one, other):
+    return {name.split(".")[0] for name in one if name in other and not torch.equal(one[name], other[name])}
+
+
+def test_a_run_that_is_cut_off_goes_on_with_the_boxes_it_had(run, tmp_path, one_thread):
+    whole_run = state_after(run, tmp_path / "whole")
+    assert any(name.endswith("located") and int(value) == 2 for name, value in whole_run.items())
+    for step in (2, 5, 6, 9, 11):  # before boxes, right before and after they are found, in the midst
+        with pytest.raises(Crash):
+            state_after(run, tmp_path / "cut", crash=step)
+    assert not unlike(state_after(run, tmp_path / "cut"), whole_run)
+
+
+def test_until_boxes_are_found_the_run_is_that_with_random_crops(run, tmp_path, one_thread):
+    plain, located = (
+        state_after(run, tmp_path, crop=crop, epochs=2) for crop in ("random_crop", "contrastive_crop(warmup=1)")
+    )
+    assert "encoder" in unlike(plain, located)
+    with pytest.raises(Crash):
+        state_after(run, tmp_path / "one", crash=5)
+    with pytest.raises(Crash):
+        state_after(run, tmp_path / "two", crash=5, crop="random_crop")
+    at_four = [next((tmp_path / name).rglob("step-4.safetensors")) for name in ("one", "two")]
+    one, two = (load_file(path) for path in at_four)
+    assert not unlike(one, two)
