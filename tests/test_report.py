@@ -16,7 +16,8 @@ import scipy.stats
 
 from onca.report import StudyResult, read_study, run_page, tables, write_study
 from onca.report.page import facts, page, section, table, tag
-from onca.study.papers import find
+from onca.study import find
+from onca.train import Run
 
 NASTY = 'a</script><script>alert(1)</script><img src="http://example.org/x.png" onerror=alert(2)>&'
 GAIN = {
@@ -28,7 +29,7 @@ GAIN = {
 def study(preset: str = "demo", seeds: int = 3, host: str = "moco", without: tuple[str, ...] = ()) -> StudyResult:
     """A study with made-up results: a gain a condition, a shift a seed, and a little noise."""
     noise = np.random.default_rng(0)
-    conditions = find("cai2020").conditions(preset, host)
+    conditions = find("cai2020").conditions(preset, Run(host=host))
     shift = noise.normal(0, 1, seeds)
     rows = []
     for condition in conditions:

@@ -9,10 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import onca
-from onca.study.papers import find
-from onca.study.papers.cai2020 import BASELINE, HARDEST, PAPER
-from onca.study.papers.paper import Claim, by_seed, judge, signed, words
+from onca.study import find
+from onca.study.judge import by_seed, judge, signed, words
+from onca.study.plan import Claim
 from onca.study.statistics import Estimate, difference, estimate, unpaired_p, verdict
+from onca.study.studies.cai2020 import BASELINE, HARDEST
+from onca.train import Run
+
+PAPER = find("cai2020")
 
 accuracies = st.integers(0, 6400).map(lambda n: n / 64)  # percent of 6,400 images
 columns = st.lists(accuracies, min_size=2, max_size=8)
@@ -244,7 +248,7 @@ def test_numbers_in_words() -> None:
 
 
 def test_answers_follow_the_verdicts_and_carry_their_cautions() -> None:
-    names = {c.kind for c in PAPER.conditions("demo", "moco")}
+    names = {c.kind for c in PAPER.conditions("demo", Run())}
     gains = {"keep 90-95": -4.0, "keep 85-90": -5.0, "drop 95-100": -3.0, "drop hardest 0.1%": -2.0}
     gains["drop hardest 0.1% same class"] = -2.0
     rows = _rows({name: [v + gains.get(name, 0.0) for v in (50.0, 51.5, 53.0)] for name in names})
@@ -263,7 +267,7 @@ PRESETS = ("demo", "small", "paper")
 
 
 def test_all_of_figures_2_and_3_and_table_1_are_there() -> None:
-    conditions = PAPER.conditions("small", "moco")
+    conditions = PAPER.conditions("small", Run())
     figures = [figure for condition in conditions for figure in condition.figures]
     assert [figures.count(f) for f in ("figure 2 keep", "figure 2 drop", "figure 3", "table 1")] == [6, 6, 10, 12]
     assert len(conditions) == 28  # the 34 places share six runs
@@ -278,7 +282,7 @@ def test_all_of_figures_2_and_3_and_table_1_are_there() -> None:
 @pytest.mark.parametrize("host", ["moco", "simclr"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_conditions_are_one_run_each_and_can_be_read(preset: str, host: str) -> None:
-    conditions = PAPER.conditions(preset, host)
+    conditions = PAPER.conditions(preset, Run(host=host))
     assert len({(c.method, c.temperature) for c in conditions}) == len({c.name for c in conditions}) == len(conditions)
     assert conditions[0].kind == BASELINE
     for condition in conditions:
@@ -291,7 +295,7 @@ def test_conditions_are_one_run_each_and_can_be_read(preset: str, host: str) -> 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_claim_can_be_tested(preset: str) -> None:
-    at = {c.name: c.temperature for c in PAPER.conditions(preset, "moco")}
+    at = {c.name: c.temperature for c in PAPER.conditions(preset, Run())}
     claims = PAPER.claims(preset, "moco")
     for claim in claims:
         assert at[claim.a] == at[claim.b] == claim.temperature
@@ -301,7 +305,7 @@ def test_every_claim_can_be_tested(preset: str) -> None:
 
 
 def test_the_demo_is_small() -> None:
-    assert len(PAPER.conditions("demo", "moco")) <= 11
+    assert len(PAPER.conditions("demo", Run())) <= 11
 
 
 def test_the_papers_own_verdicts_follow_from_its_numbers() -> None:
@@ -320,4 +324,4 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="cai2020"):
         find("cai2021")
     with pytest.raises(ValueError, match="demo, small, paper"):
-        PAPER.conditions("large", "moco")
+        PAPER.conditions("large", Run())

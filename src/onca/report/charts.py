@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-from onca.study.papers.paper import signed
+from onca.study.judge import signed
 from onca.study.statistics import Estimate
 
 ROW = 46  # pixels a row of a forest

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from onca.report.charts import interval, plain
-from onca.report.page import Html, badge, facts, join, table, tag
+from onca.report.page import Html, badge, card, facts, join, table, tag
 from onca.report.tables import StudyResult, Summary
-from onca.study.papers.paper import Judged, signed
+from onca.study.judge import Judged, signed
+from onca.study.plan import Answer
 from onca.study.statistics import CONFIDENCE, MARGIN, Difference
 
 RULES = (
@@ -16,23 +17,23 @@ RULES = (
     "it lies wholly on that side of 0; contradicted when it lies on the other side; not shown otherwise. "
     f"The {CONFIDENCE:.0%} intervals are Student's t; they are not corrected for there being several claims."
 )
-NUMBERS = (
-    "Mean ± sd and the 95 % interval of the mean. Differences are to the baseline of the same temperature, paired by "
-    "seed, with their interval; p is the paper's unpaired t-test of top-1. The paper's numbers are mean ± sd of three."
-)
 
 
 def header(study: StudyResult) -> Html:
     done, seeds = len({row["condition"] for row in study.rows}), ", ".join(map(str, _seeds(study)))
     extent = f"{len(study.rows)} runs: {done} of {len(study.conditions)} conditions, seeds {seeds or 'none yet'}."
-    link = tag("a", f"arXiv:{study.paper.arxiv}", href=f"https://arxiv.org/abs/{study.paper.arxiv}")
+    arxiv, setting = study.study.arxiv, study.study.setting
     data = f" on {study.provenance['data']}" if "data" in study.provenance else ""
+    about = [f"{setting.rstrip('.')}{data}."]
+    if arxiv:
+        link = tag("a", f"arXiv:{arxiv}", href=f"https://arxiv.org/abs/{arxiv}")
+        about = ["Repeats ", link, f" ({setting}){data}." if study.study.bands else f"{data}. {setting}"]
     unit = "Accuracies are those of a linear classifier on frozen features, in percent."
     return tag(
         "header",
         tag("p", f"onca study {study.name} · preset {study.preset} · host {study.host}", class_="kicker"),
-        tag("h1", study.paper.title),
-        tag("p", "Repeats ", link, f" ({study.paper.setting}){data}. {extent} {unit}"),
+        tag("h1", study.study.title),
+        tag("p", *about, f" {extent} {unit}"),
     )
 
 
@@ -40,24 +41,40 @@ def _seeds(study: StudyResult) -> list[int]:
     return sorted({int(str(row["seed"])) for row in study.rows})
 
 
+def answers(found: Sequence[Answer]) -> tuple[Html, Html]:
+    """A card an answer, and what its numbers are."""
+    note = "Differences in points of linear top-1, paired by seed, with 95 % intervals."
+    cards = (card(a.question, a.headline, *a.sentences) for a in found)
+    return tag("p", note, class_="note"), tag("div", *cards, class_="cards")
+
+
 def verdicts(judged: Mapping[str, Judged]) -> Html:
-    """A line a claim: what the paper found, what these runs found, what follows."""
-    head = ("Claim", "Verdict", "Top-1 difference", "n", "In the paper", "Because")
+    """A line a claim: what a paper found, if it asks the same, what these runs found, what follows."""
+    papers = any(j.claim.paper for j in judged.values())
+    head = ("Claim", "Verdict", "Difference", "n", *(("In the paper",) if papers else ()), "Because")
     rows = []
     for j in judged.values():
         found = j.difference
         because = "; ".join(filter(None, (j.reason, j.caution, _left_out(found))))
         rows.append(
             (
-                join(j.claim.text, tag("span", f"{j.claim.a} − {j.claim.b}", class_="soft below")),
+                join(j.claim.text, tag("span", _compares(j), class_="soft below")),
                 badge(j.outcome),
-                _difference(found),
+                difference(found),
                 str(found.estimate.n) if found else "0",
-                j.claim.paper,
+                *((j.claim.paper,) if papers else ()),
                 because,
             )
         )
     return table(head, rows, numbers=(2, 3), caption=RULES, stacked=True)
+
+
+def _compares(judged: Judged) -> str:
+    claim = judged.claim
+    text = f"{claim.a} − {claim.b}"
+    if claim.minus:
+        text = f"({text}) − ({claim.minus[0]} − {claim.minus[1]})"
+    return text if claim.metric == "linear_top1" else f"{text}, {claim.metric.removesuffix('_top1')}"
 
 
 def _left_out(found: Difference | None) -> str:
@@ -66,7 +83,7 @@ def _left_out(found: Difference | None) -> str:
     return f"left out, since only one of the two has it: seed {', '.join(map(str, found.left_out))}"
 
 
-def numbers(summaries: Sequence[Summary]) -> Html:
+def numbers(summaries: Sequence[Summary], caption: str) -> Html:
     """The conditions in numbers, by temperature, the paper's beside ours."""
     head = ("Condition", "n", "Top-1", "Difference", "p", "Top-5", "Difference", "Paper top-1", "Paper top-5")
     rows = []
@@ -77,19 +94,20 @@ def numbers(summaries: Sequence[Summary]) -> Html:
             (
                 s.condition.name,
                 str(top1.n) if top1 else "0",
-                _mean(s, "top1"),
-                _difference(paired),
-                "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001",
-                _mean(s, "top5"),
-                _difference(s.differences.get("top5")),
+                mean(s, "top1"),
+                difference(paired),
+                chance(p),
+                mean(s, "top5"),
+                difference(s.differences.get("top5")),
                 _reported(s, "top1"),
                 _reported(s, "top5"),
             )
         )
-    return table(head, rows, numbers=range(1, len(head)), caption=NUMBERS)
+    return table(head, rows, numbers=range(1, len(head)), caption=caption)
 
 
-def _mean(summary: Summary, metric: str) -> Html:
+def mean(summary: Summary, metric: str) -> Html:
+    """Mean and sd of a condition, the interval below them."""
     found = summary.estimates.get(metric)
     if found is None:
         return join("no run")
@@ -97,10 +115,16 @@ def _mean(summary: Summary, metric: str) -> Html:
     return join(plain(found.mean) + spread, tag("span", interval(found, plain), class_="soft below"))
 
 
-def _difference(found: Difference | None) -> Html:
+def difference(found: Difference | None) -> Html:
+    """A difference, its interval below it."""
     if found is None:
         return join("–")
     return join(signed(found.estimate.mean), tag("span", interval(found.estimate, signed), class_="soft below"))
+
+
+def chance(p: float | None) -> str:
+    """A p as text."""
+    return "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def _reported(summary: Summary, metric: str) -> Html:
@@ -114,14 +138,18 @@ def _reported(summary: Summary, metric: str) -> Html:
 
 
 def conditions(summaries: Sequence[Summary]) -> Html:
-    """What was trained: the expression of every condition."""
+    """What was trained: the expression of every condition, what else differs, and where the setting comes from."""
+    sourced = any(s.condition.source for s in summaries)
     rows = []
     for s in summaries:
-        oracle = "labels as an oracle" if s.condition.needs_labels else ""
-        temperature = "preset's" if s.condition.temperature is None else f"{s.condition.temperature:g}"
-        note = "; ".join(filter(None, (oracle, s.condition.note)))
-        rows.append((s.condition.name, tag("code", s.condition.method), temperature, note, _mean(s, "knn")))
-    return table(("Condition", "Method", "Temperature", "Note", "kNN top-1"), rows, numbers=(2, 4))
+        c = s.condition
+        temperature = "preset's" if c.temperature is None else f"{c.temperature:g}"
+        changes = [tag("code", f"{name}={value}", class_="line") for name, value in c.changes]
+        note = "; ".join(filter(None, ("labels as an oracle" if c.needs_labels else "", c.note)))
+        told = (c.source,) if sourced else ()
+        rows.append((c.name, join(tag("code", c.method), *changes), temperature, *told, note, mean(s, "knn")))
+    head = ("Condition", "Method", "Temperature", *(("Setting from",) if sourced else ()), "Note", "kNN top-1")
+    return table(head, rows, numbers=(2, len(head) - 1), stacked=sourced)
 
 
 def origin(study: StudyResult) -> tuple[Html, ...]:

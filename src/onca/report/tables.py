@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from onca.study.papers import find
-from onca.study.papers.paper import Condition, Judged, Paper, Reported, Row, by_seed, judge
+from onca.study.comparison import Compared, compare
+from onca.study.judge import Judged, Row, by_seed, judge, words
+from onca.study.plan import Condition, Reported, Study
 from onca.study.statistics import Difference, Estimate, difference, estimate
+from onca.study.studies import find
 
 METRICS = {"top1": "linear_top1", "top5": "linear_top5", "knn": "knn_top1"}
 RUN_COLUMNS = (
@@ -22,7 +24,11 @@ RUN_COLUMNS = (
     *("linear_top1", "linear_top5", "knn_top1", "split", "images", "seconds"),
 )
 NUMBERS = ("n", "mean", "sd", "low", "high", "difference", "difference_low", "difference_high")
-TABLE_COLUMNS = ("condition", *NUMBERS, "p", *(f"top5_{name}" for name in (*NUMBERS, "p")), "method", "temperature")
+COMPARED = ("against", "paired_p", "holm_p", "says", "compute", "seconds", "settings", "source")
+TABLE_COLUMNS = (
+    *("condition", *NUMBERS, "p", *(f"top5_{name}" for name in (*NUMBERS, "p")), "method", "temperature"),
+    *COMPARED,
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class StudyResult:
 
     provenance: whatever says where the numbers come from (data, encoder, device, versions, command ...), by name.
     loss_share: temperature -> (percentile from, to, share of the summed exponentials 0..1), from a baseline run.
-    failures: what did not finish -> why, in words.
+    failures: what did not finish -> why, in words. trials: one mapping a run on the validation part, of those that
+    chose settings.
     """
 
     name: str
@@ -42,28 +49,46 @@ class StudyResult:
     provenance: Mapping[str, object] = field(default_factory=dict)
     loss_share: Mapping[float, Sequence[tuple[float, float, float]]] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
+    trials: tuple[Row, ...] = ()
 
     @property
-    def paper(self) -> Paper:
+    def study(self) -> Study:
         return find(self.name)
 
     def judged(self) -> dict[str, Judged]:
-        return judge(self.paper.claims(self.preset, self.host), self.rows)
+        return judge(self.study.claims(self.preset, self.host), self.rows)
+
+    def compared(self) -> dict[str, tuple[Compared, ...]]:
+        """By table: its conditions against those they are compared with."""
+        return {table.key: compare(self.conditions, self.rows, table.key) for table in self.study.tables}
+
+    def spoken(self) -> list[str]:
+        """The findings as lines to print: claims with their verdicts, or else each row of each table with its word."""
+        judged = self.judged()
+        if judged:
+            found = [(j.outcome, j.claim.text, j.difference) for j in judged.values()]
+        else:
+            found = [(c.word, c.condition.name, c.difference) for rows in self.compared().values() for c in rows]
+        width = max((len(word) for word, _, _ in found), default=0)
+        return [f"{word:>{width}}  {name}{f': {words(d.estimate)}' if d else ''}" for word, name, d in found]
 
 
 @dataclass(frozen=True)
 class Summary:
     """A condition in numbers, by metric (top1, top5, knn); what has no finished run, or no baseline, is absent.
 
-    `baseline` is the name of plain InfoNCE at the same temperature, which `differences` are taken to.
+    `differences` are to the condition that it is compared with. `compared`: the words of its table, if it stands in
+    one. compute: as a share of the preset's run, seconds: of a run, both means over runs.
     """
 
     condition: Condition
-    baseline: str
     values: Mapping[str, Mapping[int, float]]
     estimates: Mapping[str, Estimate]
     differences: Mapping[str, Difference]
     reported: tuple[Reported, ...]
+    compared: Compared | None = None
+    compute: float | None = None
+    seconds: float | None = None
 
 
 def tables(study: StudyResult) -> tuple[Summary, ...]:
@@ -72,30 +97,37 @@ def tables(study: StudyResult) -> tuple[Summary, ...]:
     strange = sorted({str(row["condition"]) for row in study.rows} - known)
     if strange:
         raise ValueError(f"runs of conditions that the study does not plan: {', '.join(strange)}")
-    baselines = {c.temperature: c.name for c in study.conditions if c.method == "infonce"}
-    return tuple(
-        _summary(c, baselines.get(c.temperature, ""), study.rows, _comparable(c, study)) for c in study.conditions
-    )
+    said = {each.condition.name: each for rows in study.compared().values() for each in rows}
+    return tuple(_summary(c, study.rows, _comparable(c, study), said.get(c.name)) for c in study.conditions)
 
 
 def _comparable(condition: Condition, study: StudyResult) -> tuple[Reported, ...]:
     """The paper's numbers for a condition: of the same temperature, and of those that this study does not train at."""
     others = {c.temperature for c in study.conditions} - {condition.temperature, None}
-    return tuple(r for r in study.paper.reported if r.kind == condition.kind and r.temperature not in others)
+    return tuple(r for r in study.study.reported if r.kind == condition.kind and r.temperature not in others)
 
 
-def _summary(condition: Condition, baseline: str, rows: Sequence[Row], reported: tuple[Reported, ...]) -> Summary:
+def _summary(
+    condition: Condition, rows: Sequence[Row], reported: tuple[Reported, ...], compared: Compared | None
+) -> Summary:
     values = {short: by_seed(rows, condition.name, metric) for short, metric in METRICS.items()}
-    against = {short: by_seed(rows, baseline, metric) for short, metric in METRICS.items()}
-    pairs = {s: difference(values[s], against[s]) for s in METRICS} if condition.name != baseline else {}
+    against = {short: by_seed(rows, condition.against, metric) for short, metric in METRICS.items()}
+    pairs = {short: difference(values[short], against[short]) for short in METRICS}
     return Summary(
         condition,
-        baseline,
         values,
         {short: estimate(list(found.values())) for short, found in values.items() if found},
         {short: paired for short, paired in pairs.items() if paired is not None},
         reported,
+        compared,
+        _mean(rows, condition, "compute"),
+        _mean(rows, condition, "seconds"),
     )
+
+
+def _mean(rows: Sequence[Row], condition: Condition, column: str) -> float | None:
+    found = by_seed(rows, condition.name, column)
+    return sum(found.values()) / len(found) if found else None
 
 
 def runs_csv(rows: Sequence[Row]) -> str:
@@ -105,7 +137,7 @@ def runs_csv(rows: Sequence[Row]) -> str:
 
 
 def table_csv(summaries: Sequence[Summary]) -> str:
-    """A line a condition: linear top-1, its difference to the baseline of the same temperature, then linear top-5."""
+    """A line a condition: linear top-1 and its difference, then linear top-5, then what its table says."""
     lines = []
     for summary in summaries:
         line: dict[str, object] = {
@@ -120,8 +152,17 @@ def table_csv(summaries: Sequence[Summary]) -> str:
                 to = paired.estimate
                 line |= {f"{prefix}difference": to.mean, f"{prefix}difference_low": to.low, f"{prefix}p": paired.p}
                 line[f"{prefix}difference_high"] = to.high
-        lines.append(line)
+        lines.append(line | _said(summary))
     return _csv(TABLE_COLUMNS, lines)
+
+
+def _said(summary: Summary) -> dict[str, object]:
+    """The columns of `COMPARED`; those of the test are empty for what stands in no table."""
+    condition, found = summary.condition, summary.compared
+    test = {"paired_p": found.p, "holm_p": found.adjusted, "says": found.word} if found else {}
+    settings = ", ".join(f"{name}={value}" for name, value in condition.changes)
+    run = {"compute": summary.compute, "seconds": summary.seconds}
+    return {"against": condition.against, **test, **run, "settings": settings, "source": condition.source}
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
@@ -139,11 +180,12 @@ def record(study: StudyResult) -> dict[str, Any]:
             "name": study.name,
             "preset": study.preset,
             "host": study.host,
-            "arxiv": study.paper.arxiv,
+            "arxiv": study.study.arxiv,
             "conditions": [_condition(summary) for summary in tables(study)],
             "verdicts": [_verdict(judged) for judged in study.judged().values()],
             "loss_share": [{"temperature": t, "shares": shares} for t, shares in study.loss_share.items()],
             "failures": study.failures,
+            "trials": study.trials,
             "provenance": study.provenance,
             "runs": study.rows,
         }
@@ -155,11 +197,20 @@ def _condition(summary: Summary) -> dict[str, Any]:
     return {
         "name": summary.condition.name,
         **asdict(summary.condition),
-        "baseline": summary.baseline,
+        "baseline": summary.condition.against,
+        "compared": _compared(summary.compared),
+        "compute": summary.compute,
+        "seconds": summary.seconds,
         **{metric: asdict(found) for metric, found in summary.estimates.items()},
         "differences": {metric: _paired(found) for metric, found in summary.differences.items()},
         "reported": [asdict(reported) for reported in summary.reported],
     }
+
+
+def _compared(found: Compared | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {"p": found.p, "holm_p": found.adjusted, "tests": found.tests, "says": found.word, "why": found.why}
 
 
 def _verdict(judged: Judged) -> dict[str, Any]:
@@ -169,6 +220,8 @@ def _verdict(judged: Judged) -> dict[str, Any]:
         "rule": judged.claim.rule,
         "a": judged.claim.a,
         "b": judged.claim.b,
+        "minus": judged.claim.minus,
+        "metric": judged.claim.metric,
         "temperature": judged.claim.temperature,
         "verdict": judged.outcome,
         "reason": judged.reason,

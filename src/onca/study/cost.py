@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from onca.encoders import make
+from onca.study.compute import units
 from onca.study.grid import Grid
+from onca.study.plan import Condition
 from onca.study.run import cores, unfinished
 from onca.train import Run, load_data
 from onca.train.batches import sizes
@@ -46,16 +48,15 @@ def cost(run: Run, images: int, size: int) -> Cost:
         flops = counter.get_total_flops() / 2
         activations = kept_for_backward(encoder, torch.empty(run.batch, 3, size, size)) * dtype.itemsize
     weights = sum(weight.numel() for weight in encoder.parameters())
-    encoders, queries = (1, 2) if run.host == "simclr" else (2, 2 if run.symmetric else 1)
-    keys = 0 if run.host == "simclr" else queries
-    per_image = flops * (3 * queries + keys)  # a backward pass costs two forward passes
+    encoders = 1 if run.host in ("simclr", "npid") else 2
+    trained = 2 if run.host in ("simclr", "cmc") or run.symmetric else 1  # views whose activations are kept
     rate = matrix_rate(place, dtype)
     held = 0 if run.data == "imagenet" else images * 3 * size * size  # its files are decoded batch by batch
     steps = len(sizes(images, run.batch, run.splits)) * run.epochs
     return Cost(
         steps=steps,
-        seconds=images * run.epochs * per_image / (rate * EFFICIENCY),
-        bytes=PROCESS_BYTES + held + 4 * weights * (encoders + 2) + activations * queries,
+        seconds=images * run.epochs * flops * units(run) / (rate * EFFICIENCY),
+        bytes=PROCESS_BYTES + held + 4 * weights * (encoders + 2) + activations * trained,
         flops=flops,
         rate=rate,
     )
@@ -91,22 +92,22 @@ def matrix_rate(place: torch.device, dtype: torch.dtype) -> float:
 
 def describe(grid: Grid, workers: int | None = None) -> str:
     """What `--dry-run` prints: the conditions, the runs that are left, and their cost."""
-    run = grid.cells[0].run
+    run = grid.base
     images, size = images_of(run)
     one, todo = cost(run, images, size), unfinished(grid)
     side_by_side = workers or cores(run)
-    seconds = one.seconds * len(todo) / side_by_side
-    conditions = list(dict.fromkeys(cell.condition for cell in grid.cells))
+    seconds = one.seconds * sum(cell.compute for cell in todo) / side_by_side
+    source = f" ({grid.study.arxiv})" if grid.study.arxiv else ""
+    choose = f", and {len(grid.trials)} that choose settings on the validation part" if grid.trials else ""
     lines = [
-        f"{grid.paper.name}, preset {grid.preset}, host {grid.host}",
-        f"{grid.paper.title} ({grid.paper.arxiv})",
+        f"{grid.study.name}, preset {grid.preset}, host {run.host}",
+        f"{grid.study.title}{source}",
         "",
-    ]
-    lines += [f"  {c.name:<34} {c.method}{'   (sees labels)' if c.needs_labels else ''}" for c in conditions]
-    lines += [
+        *(_condition(condition) for condition in grid.conditions),
         "",
-        f"data        {grid.data}: {images:,} training images of {size} pixels",
-        f"runs        {len(grid.cells)}: {len(conditions)} conditions, {len(grid.seeds)} seeds; {len(todo)} left to do",
+        f"data        {run.data}: {images:,} training images of {size} pixels",
+        f"runs        {len(grid.cells)}: {len(grid.conditions)} conditions, {len(grid.seeds)} seeds{choose}; "
+        f"{len(todo)} left to do",
         f"a run       {one.steps:,} steps of {run.batch} images ({run.epochs} epochs), {run.encoder}",
         f"time        about {_span(one.seconds)} a run, {_span(seconds)} in all with {side_by_side} side by side",
         f"            from {one.rate / 1e9:,.0f} GFLOP/s measured on {device(run.device).type}; evaluation on top",
@@ -114,6 +115,13 @@ def describe(grid: Grid, workers: int | None = None) -> str:
         f"folder      {grid.folder}",
     ]
     return "\n".join(lines)
+
+
+def _condition(condition: Condition) -> str:
+    changes = "".join(f"  {name}={value}" for name, value in condition.changes)
+    labels = "   (sees labels)" if condition.needs_labels else ""
+    others = f"   (or {len(condition.choices) - 1} more)" if len(condition.choices) > 1 else ""
+    return f"  {condition.name:<34} {condition.method}{changes}{others}{labels}"
 
 
 def images_of(run: Run) -> tuple[int, int]:

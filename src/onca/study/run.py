@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -14,14 +14,17 @@ from typing import Any
 import torch
 
 from onca.study.grid import Cell, Grid
-from onca.study.papers import Condition
+from onca.study.plan import Condition
 from onca.study.workers import News, work_through
 from onca.train import Run, result_of
+from onca.train.checkpoint import write_json
 from onca.train.folder import locked
 from onca.train.loss_share import Shares, read_loss_share
 from onca.train.network import device
 
 Listen = Callable[[Cell, News], None]
+
+MEASURED = "measured.json"  # in a run's folder: what the study measured besides its result
 
 
 @dataclass
@@ -29,7 +32,8 @@ class Outcome:
     """A study as far as it got; the fields are those that a report takes.
 
     rows: one a finished run: condition, method, temperature, seed, the numbers of its result.json, its folder.
-    loss_share: temperature -> (percentile from, to, share of the summed exponentials). failures: run -> why.
+    loss_share: temperature -> (percentile from, to, share of the summed exponentials). failures: run -> why. trials:
+    rows of the runs on the validation part that choose settings.
     """
 
     name: str
@@ -40,41 +44,63 @@ class Outcome:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     loss_share: Mapping[float, Shares] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    trials: tuple[Mapping[str, Any], ...] = ()
 
 
 def run_study(grid: Grid, listen: Listen | None = None, workers: int | None = None) -> Outcome:
     """Trains and evaluates every run of the grid that is not done, then gathers the results.
 
-    `listen` hears of every step and result. workers: runs side by side; None is one a core on CPUs, one on a GPU.
+    Runs that choose settings come first. `listen` hears of every step and result. workers: runs side by side; None is
+    one a core on CPUs, one on a GPU.
 
     Raises:
         ValueError: another process is at work on this study; a run in its place was made with other epochs.
         KeyboardInterrupt: stopped; every run in progress has left a checkpoint.
     """
-    todo = unfinished(grid)
-    by_folder = {cell.run.name: cell for cell in grid.cells}
-    failures = {}
+    workers = workers or cores(grid.base)
+    unfinished(grid)  # refuses before anything is trained
     with locked(grid.folder):
-        workers = workers or cores(grid.cells[0].run)
-        for news in work_through([cell.run for cell in todo], workers, grid.folder / "logs"):
-            cell = by_folder[news.run.name]
-            if news.kind == "failed":
-                failures[cell.title] = str(news.facts["error"])
-            if listen:
-                listen(cell, news)
+        failures = _work(grid, _left(grid.trials), listen, workers)
+        failures |= _work(grid, _left(grid.settled().cells), listen, workers)
+        _measure(grid.settled())
         outcome = gather(grid)
         outcome.failures.update(failures)
     return outcome
 
 
+def _work(grid: Grid, todo: list[Cell], listen: Listen | None, workers: int) -> dict[str, str]:
+    """Trains the runs of these cells; those that failed, and why."""
+    by_folder = {cell.run.folder: cell for cell in todo}
+    failures = {}
+    for news in work_through([cell.run for cell in todo], workers, grid.folder / "logs", grid.study.loss_bands):
+        cell = by_folder[news.run.folder]
+        if news.kind == "failed":
+            failures[cell.title] = str(news.facts["error"])
+        if listen:
+            listen(cell, news)
+    return failures
+
+
+def _measure(grid: Grid) -> None:
+    """What the study measures of finished runs besides their results."""
+    for cell in grid.cells:
+        place = cell.run.folder / MEASURED
+        if grid.study.measure and result_of(cell.run.folder) is not None and not place.exists():
+            write_json(place, dict(grid.study.measure(cell.run.folder)))
+
+
 def unfinished(grid: Grid) -> list[Cell]:
-    """The cells whose run has no result yet.
+    """The cells whose run has no result yet, those that choose a setting first.
 
     Raises:
         ValueError: a run in its place was made with other epochs; going on with it would not give the run asked for.
     """
+    return _left(grid.trials) + _left(grid.settled().cells)
+
+
+def _left(cells: Sequence[Cell]) -> list[Cell]:
     todo = []
-    for cell in grid.cells:
+    for cell in cells:
         made = cell.run.folder / "run.json"
         epochs = json.loads(made.read_text())["epochs"] if made.exists() else cell.run.epochs
         if epochs != cell.run.epochs:
@@ -89,32 +115,43 @@ def unfinished(grid: Grid) -> list[Cell]:
 
 def gather(grid: Grid) -> Outcome:
     """What the folders of the grid's runs hold by now."""
-    rows = tuple(row(cell, result) for cell in grid.cells if (result := result_of(cell.run.folder)) is not None)
-    conditions = tuple(dict.fromkeys(cell.condition for cell in grid.cells))
+    grid = grid.settled()
+    rows, trials = (_rows(cells, Path(grid.base.runs)) for cells in (grid.cells, grid.trials))
     shares: dict[float, Shares] = {}
     for cell in grid.cells:
         found, temperature = read_loss_share(cell.run.folder), cell.run.temperature
         if found is not None and isinstance(temperature, float):
             shares.setdefault(temperature, found)
-    return Outcome(grid.paper.name, grid.preset, grid.host, conditions, rows, provenance(grid), shares)
+    told = provenance(grid)
+    return Outcome(grid.study.name, grid.preset, grid.base.host, grid.conditions, rows, told, shares, {}, trials)
 
 
-def row(cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
-    """A run as one flat row; confusions become columns such as `genus_errors_within`."""
+def _rows(cells: Sequence[Cell], runs: Path) -> tuple[dict[str, Any], ...]:
+    return tuple(row(cell, result, runs) for cell in cells if (result := result_of(cell.run.folder)) is not None)
+
+
+def row(cell: Cell, result: Mapping[str, Any], runs: Path) -> dict[str, Any]:
+    """A run as one flat row; confusions become columns such as `genus_errors_within`. runs: what `run` is within."""
     flat = {name: value for name, value in result.items() if name != "confusions"}
     for level, confusion in result["confusions"].items():
         flat |= {f"{level}_errors_within": confusion["within"], f"{level}_errors_chance": confusion["chance"]}
+    measured = cell.run.folder / MEASURED
+    flat |= json.loads(measured.read_text()) if measured.exists() else {}
     run = cell.run
     told = {"condition": cell.condition.name, "method": run.method, "temperature": run.temperature, "seed": run.seed}
-    return {**told, **flat, "run": run.name}
+    settings = ", ".join(f"{name}={value}" for name, value in cell.condition.changes)
+    where = str(run.folder.relative_to(runs))
+    return {**told, **flat, "settings": settings, "compute": round(cell.compute, 4), "run": where}
 
 
 def provenance(grid: Grid) -> dict[str, Any]:
     """Where the numbers come from: what all runs share, the machine and the versions."""
-    shared = asdict(grid.cells[0].run)
-    for name in ("method", "temperature", "seed", "runs", "precision", "device"):
-        del shared[name]
-    place = device(grid.cells[0].run.device)
+    every = [asdict(cell.run) for cell in grid.cells]
+    shared = {name: value for name, value in every[0].items() if all(each[name] == value for each in every)}
+    for name in ("method", "temperature", "seed", "runs", "precision", "device", "validate"):
+        shared.pop(name, None)
+    shared.setdefault("data", grid.base.data)
+    place = device(grid.base.device)
     return {
         **shared,
         "machine": torch.cuda.get_device_name(place) if place.type == "cuda" else processor(),

@@ -1,4 +1,4 @@
-"""From values by seed to estimates, paired differences and verdicts.
+"""From values by seed to estimates, paired differences, verdicts and corrected tests.
 
 Everything is in points (percent of test images) and a seed stands for one run. Two conditions that were run with the
 same seed share their data order and their starting weights, so their difference is taken seed by seed: what the seed
@@ -87,6 +87,35 @@ def unpaired_p(a: Sequence[float], b: Sequence[float]) -> float | None:
         return None
     t = (mean(a) - mean(b)) / math.sqrt(pooled * (1 / len(a) + 1 / len(b)))
     return float(2 * stats.t.sf(abs(t), freedom))
+
+
+def paired_p(differences: Sequence[float]) -> float | None:
+    """Two-sided p of Student's paired t-test, from the differences; None where it is not defined.
+
+    It is 1 where all differences are 0, and not defined for one difference or for several that are alike.
+    """
+    if len(differences) < 2:
+        return None
+    if not any(differences):
+        return 1.0
+    spread = stdev(differences)
+    if spread == 0:
+        return None
+    t = mean(differences) / (spread / math.sqrt(len(differences)))
+    return float(2 * stats.t.sf(abs(t), len(differences) - 1))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979): the adjusted p of each of m tests of one family, in their order.
+
+    The i-th smallest p (i from 1) becomes the largest of (m - j + 1) p_j over j up to i, at most 1. Rejecting what is
+    then at most alpha keeps the chance of any false rejection at alpha, however the tests depend on each other.
+    """
+    adjusted, so_far = [0.0] * len(ps), 0.0
+    for place, test in enumerate(sorted(range(len(ps)), key=lambda test: ps[test])):
+        so_far = max(so_far, min(1.0, (len(ps) - place) * ps[test]))
+        adjusted[test] = so_far
+    return adjusted
 
 
 def verdict(rule: Rule, paired: Estimate) -> Verdict:

@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onca.study.papers.cai2020 import LOSS_BANDS
 from onca.train import Run
 
 STOP_SECONDS = 60.0  # in which a worker that was told to stop writes its checkpoint
@@ -35,15 +34,20 @@ class News:
     facts: Mapping[str, Any]
 
 
-def work_through(runs: Sequence[Run], workers: int, logs: Path) -> Iterator[News]:
+def work_through(runs: Sequence[Run], workers: int, logs: Path, edges: tuple[float, ...] = ()) -> Iterator[News]:
     """Trains all runs, at most `workers` at a time, and yields what happens. One that fails does not stop the others.
+
+    edges: percentiles at which the share of the loss is cut in runs of plain InfoNCE; none, and it is not measured.
 
     When the caller stops listening (Ctrl-C), workers are told to stop; each leaves a checkpoint first.
     """
     waiting = list(reversed(runs))
     arrived: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
     with ExitStack() as stack:
-        team = [stack.enter_context(Worker(logs / f"worker-{n}.log", arrived)) for n in range(min(workers, len(runs)))]
+        team = [
+            stack.enter_context(Worker(logs / f"worker-{n}.log", arrived, edges))
+            for n in range(min(workers, len(runs)))
+        ]
         for worker in team:
             worker.give(waiting.pop())
         while any(worker.run for worker in team):
@@ -66,8 +70,10 @@ def work_through(runs: Sequence[Run], workers: int, logs: Path) -> Iterator[News
 class Worker:
     """One process and a thread that listens to it. `arrived` gets (worker, news), and (worker, None) at its end."""
 
-    def __init__(self, log: Path, arrived: queue.Queue[tuple[Worker, dict[str, Any] | None]]) -> None:
-        self.log, self.arrived = log, arrived
+    def __init__(
+        self, log: Path, arrived: queue.Queue[tuple[Worker, dict[str, Any] | None]], edges: tuple[float, ...]
+    ) -> None:
+        self.log, self.arrived, self.edges = log, arrived, edges
         self.run: Run | None = None
         self.start()
 
@@ -89,7 +95,7 @@ class Worker:
         self.run = run
         assert self.process.stdin is not None
         try:
-            edges = LOSS_BANDS if run.method == "infonce" else ()  # of the baseline: where does its loss come from?
+            edges = self.edges if run.method == "infonce" else ()  # of the baseline: where does its loss come from?
             self.process.stdin.write(json.dumps({"run": asdict(run), "edges": edges}) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:

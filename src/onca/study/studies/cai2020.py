@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from onca.study.papers.paper import Answer, Band, Claim, Condition, Judged, Paper, Reported, words
+from onca.study.judge import Judged, words
+from onca.study.plan import Answer, Band, Claim, Condition, Reported, Study
 from onca.study.statistics import Rule
+from onca.train import Run
 
 WINDOWS = ((85, 90), (90, 95), (95, 100), (85, 100), (90, 100))
 TEMPERATURES = (0.07, 0.1, 0.15, 0.2, 0.3)  # Figure 3
@@ -73,12 +75,12 @@ REPORTED = (
 )
 
 
-def conditions(preset: str, host: str = "moco") -> tuple[Condition, ...]:
+def conditions(preset: str, run: Run) -> tuple[Condition, ...]:
     """All conditions of a preset, each (method, temperature) once, the baseline first.
 
     SimCLR contrasts within the batch and has no older negatives: there Figure 3 and Table 1 drop without refill.
     """
-    base = _base(preset)
+    base, host = _base(preset), run.host
     figure_3, table_1 = ((base,), (base,)) if preset == "demo" else (TEMPERATURES, TABLE_1)
     planned = [_make(BASELINE, base, preset, host, "figure 2 keep", "figure 2 drop")]
     planned += [
@@ -112,10 +114,11 @@ def _make(kind: str, temperature: float, preset: str, host: str, *figures: str) 
         method = f"chain({verb}(window({window.replace('-', ', ')})), infonce)"
     note = "without refill: the batch itself has no older negatives" if kind in SELECTORS and not refill else ""
     oracle, base = "same_class" in method, temperature == _base(preset)
-    return Condition(kind, method, temperature, figures, needs_labels=oracle, base=base, note=note)
+    made = Condition(kind, method, temperature, figures, needs_labels=oracle, base=base, note=note)
+    return made if kind == BASELINE else replace(made, against=replace(made, kind=BASELINE).name)
 
 
-def claims(preset: str, host: str = "moco") -> tuple[Claim, ...]:
+def claims(preset: str, host: str) -> tuple[Claim, ...]:
     """The paper's claims as differences between conditions, at the paper's temperatures where the preset has them.
 
     The text's numbers are quoted; a difference of two printed means is ours to take.
@@ -200,7 +203,7 @@ def _sentences(*forms: tuple[Judged, str]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-PAPER = Paper(
+STUDY = Study(
     name="cai2020",
     title="Are all negatives created equal in contrastive instance discrimination?",
     arxiv="2010.06682",
@@ -214,4 +217,5 @@ PAPER = Paper(
     conditions=conditions,
     claims=claims,
     answers=answers,
+    loss_bands=LOSS_BANDS,
 )

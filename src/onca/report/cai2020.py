@@ -1,22 +1,69 @@
-"""The figures of the study 2010.06682: its Figures 1, 2 and 3, its Table 1 and its explanation of Figure 3."""
+"""The report of the study 2010.06682: its Figures 1, 2 and 3, its Table 1 and its explanation of Figure 3."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from onca.report import sections
 from onca.report.charts import Line, Point, Stretch, curves, extent, forest, interval, shares, stretches
 from onca.report.figure import Figure, Panel
-from onca.report.tables import Summary
-from onca.study.papers.cai2020 import BASELINE, HARDEST, LOSS_BANDS
-from onca.study.papers.paper import Judged, Paper, signed
+from onca.report.page import Html, figure, section, tag
+from onca.report.tables import StudyResult, Summary
+from onca.study.judge import Judged, signed
+from onca.study.plan import Study
+from onca.study.studies.cai2020 import BASELINE, HARDEST, LOSS_BANDS
 
+NUMBERS = (
+    "Mean ± sd and the 95 % interval of the mean. Differences are to the baseline of the same temperature, paired by "
+    "seed, with their interval; p is the paper's unpaired t-test of top-1. The paper's numbers are mean ± sd of three."
+)
 READING = "Large dots are means, bars 95 % intervals over seeds, small rings single seeds."
 ACCURACY = "linear top-1 accuracy (%)"
 POINTS = "points of linear top-1"
 
 
-def difficulty(paper: Paper, judged: Mapping[str, Judged]) -> Figure:
+def figures(study: StudyResult, summaries: Sequence[Summary], judged: Mapping[str, Judged]) -> dict[str, Figure]:
+    """The figures that these runs give, by key: a study at one temperature has no Figure 3, for example."""
+    drawn = (
+        difficulty(study.study, judged),
+        windows(summaries),
+        temperatures(summaries),
+        removals(summaries),
+        loss_share(study.loss_share),
+    )
+    return {found.key: found for found in drawn if found is not None}
+
+
+def body(
+    study: StudyResult, summaries: Sequence[Summary], judged: Mapping[str, Judged], drawn: Mapping[str, Figure]
+) -> list[Html]:
+    """Answers first, then what they rest on."""
+
+    def part(key: str, title: str) -> Html:
+        mine = [s for s in summaries if any(name.startswith(key) for name in s.condition.figures)]
+        drawing = drawn.get(key.replace(" ", "-"))
+        shown = tag("p", _missing(mine)) if drawing is None else figure(drawing)
+        return section(title, shown, sections.numbers(mine, NUMBERS))
+
+    share = drawn.get("loss-share")
+    return [
+        section("Answers", *sections.answers(study.study.answers(judged)), figure(drawn["summary"])),
+        section("The paper's claims", sections.verdicts(judged)),
+        part("figure 2", "Which difficulties suffice, which are needed? (Figure 2)"),
+        part("figure 3", "The hardest 0.1 % and the temperature (Figure 3)"),
+        part("table 1", "Do the hardest harm, and is it the same class? (Table 1)"),
+        *((section("Why temperature may matter", figure(share)),) if share else ()),
+    ]
+
+
+def _missing(summaries: Sequence[Summary]) -> str:
+    if len({s.condition.temperature for s in summaries}) < 2 and any(s.estimates for s in summaries):
+        return "No figure: this preset trains at one temperature."
+    return "No figure yet: the runs that it needs have not finished."
+
+
+def difficulty(paper: Study, judged: Mapping[str, Judged]) -> Figure:
     """The one-look summary, like the paper's Figure 1."""
     parts = [
         Stretch(

@@ -1,0 +1,53 @@
+"""What a run computes, in forward passes of an encoder, so that methods can be compared at equal compute."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onca.train import Run
+from onca.views import as_crop
+
+TRAINED = 3  # a backward pass costs two forward passes
+
+
+def units(run: Run) -> int:
+    """Forward passes of an encoder per image and step: a view that is trained on counts 3, any other 1.
+
+    ===========  ==========================================================
+    moco         one query (two if symmetric), as many keys
+    simclr       two trained views
+    npid         one trained view; its bank stands for keys
+    cmc          one trained view in each of two encoders
+    looc         one query, a key for each space and one for all
+    ===========  ==========================================================
+
+    Every support view is one pass more, whatever the host. What rules and losses cost is not counted.
+    """
+    spaces = len(run.spaces.split(","))
+    trained, keys = {
+        "moco": (2, 2) if run.symmetric else (1, 1),
+        "simclr": (2, 0),
+        "npid": (1, 0),
+        "cmc": (2, 0),
+        "looc": (1, spaces + 1),
+    }[run.host]
+    return TRAINED * trained + keys + run.support
+
+
+def passes(run: Run) -> int:
+    """Forward passes per training image in the whole run, with those in which crops look for their boxes."""
+    crop = as_crop(run.crop)
+    looks = sum(crop.locates(epoch) for epoch in range(1, run.epochs))
+    return units(run) * run.epochs + looks
+
+
+def at_equal_compute(run: Run, base: Run) -> Run:
+    """The run with as many epochs as come nearest to the compute of `base`, one at least; of two, the fewer."""
+    most = max(1, -(-passes(base) // units(run)))
+    lengths = (replace(run, epochs=epochs) for epochs in range(1, most + 1))
+    return min(lengths, key=lambda each: abs(passes(each) - passes(base)))
+
+
+def share(run: Run, base: Run) -> float:
+    """The compute of a run as a share of that of `base`, on as many images."""
+    return passes(run) / passes(base)

@@ -1,0 +1,163 @@
+"""What the gain of a method depends on: the number of classes, the crops, the precision of what is detected."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from onca.data import load
+from onca.study.plan import Changes, Claim, Condition
+from onca.study.studies.question import case, claim, question
+from onca.train import Run
+
+# The number of classes.
+
+CLASSES = {"demo": (8, 16, 32, 64), "small": (10, 20, 50, 100)}
+WORLDS = {8: "world(families=2, genera=2, species=2)", 16: "world(genera=2, species=2)", 32: "world(species=2)",
+          64: "world"}  # fmt: skip
+DEBIASED = "chain(debiased(0.1))"
+
+
+def classes(preset: str, run: Run) -> tuple[Condition, ...]:
+    made = []
+    for count in CLASSES[preset]:
+        base, data = f"{count} classes", _of_classes(run, count)
+        oracle = f"chain(drop(same_class{'' if run.host == 'simclr' else ', refill=True'}), infonce)"
+        made += [
+            case(base, "infonce", data),
+            case(f"debiased, {base}", DEBIASED, data, base, series="debiased", at=count),
+            case(f"oracle, {base}", oracle, data, base, labels=True, series="oracle", at=count),
+        ]
+    return tuple(made)
+
+
+def _of_classes(run: Run, count: int) -> Changes:
+    """The run's data with its first classes only; a world has no other number of them than these four."""
+    if run.data.split("(")[0] == "world":
+        return (("data", WORLDS[count if count in WORLDS else 64]),)
+    return (("classes", count),)
+
+
+def classes_claims(preset: str, host: str) -> tuple[Claim, ...]:
+    few, many = (f"{CLASSES[preset][end]} classes" for end in (0, -1))
+    return tuple(
+        claim
+        for name in ("debiased", "oracle")
+        for claim in (
+            claim(f"{name} few", f"The {name} gains with {few}", f"{name}, {few}", few, "helps"),
+            claim(f"{name} many", f"The {name} gains with {many}", f"{name}, {many}", many, "helps"),
+            claim(f"{name} trend", f"The {name} gains more with {few} than with {many}", f"{name}, {few}", few,
+                   "helps", minus=(f"{name}, {many}", many)),
+        )
+    )  # fmt: skip
+
+
+# The crop's lower bound.
+
+LOWS = (0.08, 0.2, 0.5)
+
+
+def crop(preset: str, run: Run) -> tuple[Condition, ...]:
+    made = []
+    for low in LOWS:
+        bound: Changes = (("crop_low", low),)
+        base, more = f"crops from {low:g}", (*bound, ("support", 4))
+        made += [
+            case(base, "infonce", bound),
+            case(f"elimination, {base}", "fnc(k=10, threshold=0.7, attraction=False)", more, base,
+                  series="elimination", at=low),
+            case(f"attraction, {base}", "fnc(k=10, threshold=0.7, attraction=True)", more, base,
+                  series="attraction", at=low),
+        ]  # fmt: skip
+    return tuple(made)
+
+
+def crop_claims(preset: str, host: str) -> tuple[Claim, ...]:
+    small, large = (f"crops from {LOWS[end]:g}" for end in (0, -1))
+    return tuple(
+        claim
+        for name in ("elimination", "attraction")
+        for claim in (
+            claim(f"{name} large", f"FNC's {name} gains with {large} of the area", f"{name}, {large}", large, "helps"),
+            claim(f"{name} trend", f"FNC's {name} gains more with {large} than with {small}", f"{name}, {large}",
+                   large, "helps", minus=(f"{name}, {small}", small)),
+        )
+    )  # fmt: skip
+
+
+# Detected sets of known precision.
+
+PRECISIONS = (25, 50, 75, 100)  # percent of a detected set that are of the query's class
+DETECTED = 0.5  # size of a detected set, as a share of the query's class in the memory
+
+
+def precision(preset: str, run: Run) -> tuple[Condition, ...]:
+    """Sets of one size, part of the query's class and part not, drawn anew at every step.
+
+    `same_class & sample(n)` of N entries holds on average n / N of the query's class, so its expected number follows
+    from n; classes are taken to be equally frequent.
+    """
+    made = [case("baseline")]
+    for percent in PRECISIONS:
+        share = percent / 100
+        true = round(DETECTED * share * run.queue)
+        false = round(DETECTED * (1 - share) * run.queue / (class_count(run.data) - 1))
+        wrong = f" | ~same_class & sample({false})" if false else ""
+        found = f"same_class & sample({true}){wrong}"
+        made += [
+            case(f"elimination at {percent} %", f"chain(drop({found}), infonce)", (), "baseline", labels=True,
+                  series="elimination", at=percent),
+            case(f"attraction at {percent} %", f"chain(attract({found}), supcon)", (), "baseline", labels=True,
+                  series="attraction", at=percent),
+        ]  # fmt: skip
+    return tuple(made)
+
+
+@lru_cache
+def class_count(data: str) -> int:
+    """How many classes a source of images has."""
+    return len(load(data, images=1_000).train.names)
+
+
+def precision_claims(preset: str, host: str) -> tuple[Claim, ...]:
+    low, high = PRECISIONS[0], PRECISIONS[-1]
+    return (
+        *(
+            claim(f"{name} {percent}", f"{name.capitalize()} helps at a precision of {percent} %",
+                   f"{name} at {percent} %", "baseline", "helps")
+            for name in ("elimination", "attraction") for percent in (low, high)
+        ),
+        claim("more sensitive", f"From {high} to {low} % attraction loses more than elimination",
+               f"attraction at {high} %", f"attraction at {low} %", "helps",
+               minus=(f"elimination at {high} %", f"elimination at {low} %")),
+    )  # fmt: skip
+
+
+QUESTIONS = (
+    question(
+        "classes",
+        "Does the gain of debiased, and of the oracle, fall with the number of classes?",
+        "The same images' worth of fewer or more classes; each gain is to the plain baseline on the same classes. "
+        "Accuracies of different numbers of classes do not compare, gains in points only roughly.",
+        "number of classes",
+        conditions=classes,
+        claims=classes_claims,
+    ),
+    question(
+        "crop",
+        "Does false negative cancellation gain more where crops are larger?",
+        "The lower bound of the crop's share of the image; each gain is to the plain baseline with the same crops, at "
+        "equal compute (four support views halve the epochs).",
+        "smallest share of the area",
+        conditions=crop,
+        claims=crop_claims,
+    ),
+    question(
+        "precision",
+        "How precise must detection be for elimination, and for attraction?",
+        "Detected sets of one size, half as many as there are of the query's class in the memory, drawn with "
+        "labels so that their precision is known (on average, classes being equally frequent).",
+        "precision of the detected set, %",
+        conditions=precision,
+        claims=precision_claims,
+    ),
+)
