@@ -3,7 +3,7 @@
 from onca import hosts, sliced
 from onca.bag import Bag
 from onca.bank import Bank
-from onca.difficulty import Difficulty, cosine, label_distance, random, support_max, support_mean
+from onca.difficulty import Difficulty, cosine, external, label_distance, random, support_max, support_mean
 from onca.drop_in import Contrast, contrast
 from onca.identity import given, near_duplicate, reached, same_class, same_image
 from onca.link import Link, Slice
@@ -12,13 +12,16 @@ from onca.method import chain, total
 from onca.methods import (
     aggregation,
     anneal_down,
+    auto,
     ball,
     cancel,
     fnc,
     gaussian_ramp,
     hcl,
     invp,
+    likely,
     margin,
+    mirror,
     mochi,
     nce,
     own_views,
@@ -56,6 +59,7 @@ __all__ = [
     "aggregation",
     "anneal_down",
     "attract",
+    "auto",
     "ball",
     "cancel",
     "chain",
@@ -66,6 +70,7 @@ __all__ = [
     "drop",
     "easiest",
     "exponential_decay",
+    "external",
     "farthest",
     "fnc",
     "gaussian_ramp",
@@ -78,8 +83,10 @@ __all__ = [
     "invp",
     "keep",
     "label_distance",
+    "likely",
     "margin",
     "mass",
+    "mirror",
     "mochi",
     "nce",
     "near_duplicate",

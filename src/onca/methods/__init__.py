@@ -1,5 +1,7 @@
 """The methods of the literature, one paper a file. A method knows pools, never hosts."""
 
+from onca.methods.auto import auto as auto
+from onca.methods.auto import likely as likely
 from onca.methods.fnc import cancel as cancel
 from onca.methods.fnc import fnc as fnc
 from onca.methods.hcl import anneal_down as anneal_down
