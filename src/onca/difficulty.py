@@ -80,6 +80,49 @@ class _LabelDistance(Difficulty):
         return score
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class external(Difficulty, name="external"):
+    """The cosine of the two images in a table that is not being trained: hand-made descriptors, or a frozen encoder.
+
+    pool.external[source]: unit rows [I,F] by image index. Entries of unknown index are the easiest, -1; a query of
+    unknown index finds all of them so. New: in no paper.
+    """
+
+    source: str
+    own_needs: ClassVar[frozenset[str]] = frozenset({"external", "index"})
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, str) or not self.source:
+            raise ValueError(f'{self}: source names a table, "descriptors" or a .npy or .npz file; got {self.source!r}')
+
+    def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
+        own = need(self, pool.index, "indices", "index= and negative_index=")
+        rows = pool.external.get(self.source)
+        if rows is None:
+            held = ", ".join(map(repr, pool.external)) or "none"
+            raise ValueError(f"{self} needs pool.external[{self.source!r}], a table of unit rows [I,F]; held: {held}")
+        mine = self._rows(rows, own)
+
+        def score(piece: Slice) -> Tensor:
+            index = need(self, piece.entries("index"), "indices of the entries", "negative_index=")
+            query = mine[piece.part]
+            if len(index) == 1:
+                found = query @ self._rows(rows, index[0]).T
+            else:  # each query has entries of its own: [b,n,F] is never held
+                pairs = zip(index, query, strict=True)
+                found = torch.stack([self._rows(rows, entries) @ one for entries, one in pairs])
+            known = (index >= 0) & (own[piece.part, None] >= 0)
+            return torch.where(known, found, -1)
+
+        return score
+
+    def _rows(self, rows: Tensor, index: Tensor) -> Tensor:
+        """The rows of these images; any row for -1. Raises ValueError for an image the table does not have."""
+        if len(index) and int(index.max()) >= len(rows):
+            raise ValueError(f"{self}: the table has {len(rows)} rows, one for each image; index {int(index.max())}")
+        return rows[index.clamp_min(0)]
+
+
 class _Random(Difficulty):
     """Noise that depends on the seed, the query and the place in the whole bag, never on a slice."""
 

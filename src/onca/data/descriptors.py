@@ -1,0 +1,118 @@
+"""What an image looks like in numbers, without training: its outlines and its colours. n images.
+
+Outlines are histograms of gradient orientations (Dalal and Triggs 2005), colours a histogram of colours (Swain and
+Ballard 1991); the square root of each bin is taken, so that a cosine is the Bhattacharyya coefficient of two histograms
+(Arandjelovic and Zisserman 2012). Every image is brought to 32 x 32 pixels by area means first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onca.data.embeddings import read_embeddings
+from onca.data.imageset import ImageSet
+
+SIDE = 32  # pixels
+CELLS, ORIENTATIONS = 8, 8  # cells a side, and bins over half a turn
+SHADES = 4  # bins of each of red, green and blue
+SMOOTH = (0.2, 0.6, 0.2)  # weights of three neighbouring pixels: what JPEG and resizing leave is not an outline
+NOISE = 2.0  # grey levels across two pixels that are no edge, so that a plain image has none
+GREY = (0.299, 0.587, 0.114)
+BLOCK = 128  # images at a time: what is made of them fits into the cache
+
+DESCRIPTORS = "descriptors"  # the name of this table: external("descriptors")
+
+
+class Images(Protocol):
+    """N images: an ImageSet, or several joined."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Tensor) -> Tensor: ...
+
+
+def outlines(pixels: Tensor) -> Tensor:
+    """Where edges lie and which way they run: uint8 [n,3,H,W] -> unit rows [n,512]; zero for an image without edges."""
+    bright = _grey(pixels)
+    across, down = torch.tensor(SMOOTH).view(1, 1, 1, 3), torch.tensor(SMOOTH).view(1, 1, 3, 1)
+    bright = functional.pad(bright, (2, 2, 2, 2), mode="replicate")
+    bright = functional.conv2d(functional.conv2d(bright, across), down)[:, 0]  # n,SIDE+2,SIDE+2
+    dx = bright[:, 1:-1, 2:] - bright[:, 1:-1, :-2]
+    dy = bright[:, 2:, 1:-1] - bright[:, :-2, 1:-1]
+    turn = torch.atan2(dy, dx) / math.pi * ORIENTATIONS  # an edge and its negative run the same way
+    bins = torch.arange(ORIENTATIONS).view(1, -1, 1, 1)
+    away = (turn[:, None] - bins + ORIENTATIONS / 2).remainder(ORIENTATIONS) - ORIENTATIONS / 2
+    strength = (torch.hypot(dx, dy) - NOISE).clamp_min(0)
+    shared = strength[:, None] * (1 - away.abs()).clamp_min(0)  # by the two nearest bins
+    cells = _cells()
+    return _root((cells @ (shared @ cells.T)).flatten(1))
+
+
+def colours(pixels: Tensor) -> Tensor:
+    """How much of the image has which colour: uint8 [n,3,H,W] -> unit rows [n,64]."""
+    shade = (_small(pixels) * (SHADES / 256)).long().clamp_max(SHADES - 1)
+    place = (shade[:, 0] * SHADES + shade[:, 1]) * SHADES + shade[:, 2]
+    counts = torch.zeros(len(pixels), SHADES**3).scatter_add_(1, place.flatten(1), torch.ones(len(pixels), SIDE * SIDE))
+    return _root(counts)
+
+
+def descriptors(pixels: Tensor) -> Tensor:
+    """Outlines and colours with equal weight, unit rows [n,576]."""
+    return functional.normalize(torch.cat([outlines(pixels), colours(pixels)], 1))
+
+
+def perceptual_hash(pixels: Tensor) -> Tensor:
+    """The 63 lowest waves of the brightness, +1 above their median and -1 else, float32 [n,63] (pHash, Zauner 2010)."""
+    wave = math.pi / SIDE * torch.outer(torch.arange(8), torch.arange(SIDE) + 0.5)
+    waves = wave.cos() @ _grey(pixels)[:, 0] @ wave.cos().T
+    low = waves.flatten(1)[:, 1:]  # without the mean
+    return torch.where(low > low.median(1, keepdim=True).values, 1.0, -1.0)
+
+
+def each(describe: Callable[[Tensor], Tensor], images: Images) -> Tensor:
+    """`describe` of all images, some at a time: [N,F]."""
+    return torch.cat([describe(images.take(rows)) for rows in torch.arange(len(images)).split(BLOCK)])
+
+
+def external_table(source: str, images: ImageSet) -> Tensor:
+    """The table behind `external(source)`: unit rows float32 [I,F] by image index, zero where the set has no image.
+
+    source: "descriptors", or a file of embeddings from any encoder, as `read_embeddings` says.
+
+    Raises:
+        ValueError: no such file, no rows of numbers, or an image of the set without a row.
+    """
+    count = int(images.index.max()) + 1 if len(images) else 0
+    if source == DESCRIPTORS:
+        rows = each(descriptors, images)
+    else:
+        rows = read_embeddings(Path(source).expanduser(), images.index)
+    table = torch.zeros(count, rows.shape[1])
+    table[images.index] = functional.normalize(rows)
+    return table
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    return (_small(pixels) * torch.tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def _small(pixels: Tensor) -> Tensor:
+    return functional.adaptive_avg_pool2d(pixels.float(), SIDE)
+
+
+def _cells() -> Tensor:
+    """Weights [CELLS,SIDE] that share each pixel between the two cells whose middles are nearest."""
+    middle = (torch.arange(CELLS) + 0.5) * SIDE / CELLS
+    away = (torch.arange(SIDE) + 0.5 - middle[:, None]).abs() * CELLS / SIDE
+    return (1 - away).clamp_min(0)
+
+
+def _root(histogram: Tensor) -> Tensor:
+    return functional.normalize(histogram.clamp_min(0).sqrt())
