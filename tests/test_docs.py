@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def test_the_tables_of_the_algebra_hold_every_name_with_its_arguments() -> None:
         assert bool(arguments) == (not isinstance(part, Part)), word
         if arguments and word not in ("chain", "total"):
             stated = [argument.split("=")[0].strip() for argument in arguments[1:-1].split(",")]
-            assert stated == [field for field in part.__dataclass_fields__ if not field.startswith("_")], word
+            assert stated == [field.name for field in fields(part)], word
 
 
 # --- what pages say of the code --------------------------------------------------------------------------------------
