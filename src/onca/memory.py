@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from onca.bag import Bag
 from onca.link import Link
-from onca.pool import unit
+from onca.part import Part, bare
+from onca.pool import Pool, unit
 
 
 class Queue(nn.Module):
@@ -47,18 +48,26 @@ class Queue(nn.Module):
         """Writes keys [B,D] over the oldest rows; of more than there are slots the last ones stay."""
         if keys.dim() != 2 or keys.shape[1] != self.dim:
             raise ValueError(f"Queue of dim {self.dim} takes keys [B,{self.dim}]; got {list(keys.shape)}")
-        slots = len(self.keys)
-        number = min(len(keys), slots)
-        start = int(self.position) + len(keys) - number
-        place = torch.arange(start, start + number, device=self.keys.device) % slots
         self.age += self.age >= 0
+        place = self._room(len(keys))
+        number = len(place)
         self.keys[place] = keys[-number:].detach().to(self.keys.dtype) if number else keys[:0].to(self.keys.dtype)
         unknown = torch.full((number,), -1, device=self.keys.device)
         self.index[place] = unknown if index is None else index[-number:] if number else index[:0]
         self.label[place] = unknown if label is None else label[-number:] if number else label[:0]
         self.view[place] = view
         self.age[place] = 0
-        self.position.copy_((self.position + len(keys)) % slots)
+
+    def _room(self, number: int) -> Tensor:
+        """The slots that `number` new keys take, or the last of them; the ring moves on."""
+        slots = len(self.keys)
+        kept = min(number, slots)
+        start = int(self.position) + number - kept
+        self.position.copy_((self.position + number) % slots)
+        return torch.arange(start, start + kept, device=self.keys.device) % slots
+
+    def count(self, pool: Pool) -> None:
+        """Takes notice of the pool of a step, before its keys come in. A Queue keeps no account of its entries."""
 
     def negatives(self, query: Tensor, index: Tensor | None = None) -> Bag:
         """The shown entries as a bag for unit queries [B,D]: in the order of the slots, or, with a reserve, from
@@ -94,6 +103,26 @@ class Queue(nn.Module):
             absent=None if bool((age >= 0).all()) else age < 0,
             place=place,
         )
+
+
+class Memory(Part):
+    """Which keys a memory keeps, by name: `queue`, or `lasting(hardest(5))`."""
+
+    kind = "memory"
+
+    def __call__(self, size: int, dim: int, reserve: int = 0) -> Queue:
+        """A memory of `size` keys [dim]. Raises ValueError for a reserve that it cannot keep."""
+        raise NotImplementedError  # abstract
+
+
+class _FirstInFirstOut(Memory):
+    """The newest keys: a `Queue`."""
+
+    def __call__(self, size: int, dim: int, reserve: int = 0) -> Queue:
+        return Queue(size, dim, reserve)
+
+
+queue = bare(_FirstInFirstOut(), "queue")
 
 
 def _around(start: int, stop: int, slots: int) -> list[tuple[int, int]]:
