@@ -6,6 +6,7 @@ from onca.bank import Bank
 from onca.difficulty import Difficulty, cosine, external, label_distance, random, support_max, support_mean
 from onca.drop_in import Contrast, contrast
 from onca.identity import given, near_duplicate, reached, same_class, same_image
+from onca.lasting import Lasting, lasting
 from onca.link import Link, Slice
 from onca.memory import Queue
 from onca.method import chain, total
@@ -42,6 +43,7 @@ __all__ = [
     "Bank",
     "Contrast",
     "Difficulty",
+    "Lasting",
     "Link",
     "Method",
     "Objective",
@@ -83,6 +85,7 @@ __all__ = [
     "invp",
     "keep",
     "label_distance",
+    "lasting",
     "likely",
     "margin",
     "mass",

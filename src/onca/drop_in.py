@@ -159,6 +159,7 @@ class Contrast(nn.Module):
         loss = losses(pool, self.method)
         self.notes = pool.notes
         if self.training:
+            self.memory.count(pool)
             self.memory.enqueue(key, index, label)
             self.step += 1
         return loss.mean()

@@ -56,6 +56,7 @@ class LooC(Momentum):
         self.names = ("all", *kept)
         self.own_views = len(queues) + 1
         self._keys: list[tuple[Tensor, Batch]] = []
+        self._pools: list[Pool] = []
 
     @property
     def queues(self) -> list[Queue]:
@@ -69,10 +70,11 @@ class LooC(Momentum):
         support = self.support_views(lambda view: self.encode_keys(batch, view))
         supports = [None] * spaces if support is None else self._spaces(support)
         self._keys = [(keys[space][space], batch) for space in range(spaces)]
-        return [
+        self._pools = [
             self._pool(batch, space, queries[space], [of_view[space] for of_view in keys], supports[space])
             for space in range(spaces)
         ]
+        return list(self._pools)
 
     def _pool(self, batch: Batch, space: int, query: Tensor, keys: list[Tensor], support: Tensor | None) -> Pool:
         """keys: those of all key views in this space."""
@@ -99,9 +101,11 @@ class LooC(Momentum):
         return super().loss(pools, method) / len(pools)
 
     def after_step(self) -> None:
+        for memory, pool in zip(self.queues, self._pools, strict=False):
+            memory.count(pool)
         for space, (keys, batch) in enumerate(self._keys):
             self.queues[space].enqueue(keys, batch.index, batch.label, view=space + 1)
-        self._keys = []
+        self._keys, self._pools = [], []
 
     def _spaces(self, rows: Tensor) -> list[Tensor]:
         """The unit rows [...,D] of each space, out of what the encoder gives side by side."""

@@ -41,6 +41,7 @@ class MoCo(Momentum):
         self.memory = queue
         self.symmetric = symmetric
         self._keys: list[tuple[Tensor, Batch, int]] = []
+        self._pools: list[Pool] = []
 
     def pools(self, batch: Batch) -> list[Pool]:
         check_views(batch, self)
@@ -48,7 +49,9 @@ class MoCo(Momentum):
         keys = {view: self.encode_keys(batch, view) for _, view in directions}
         self._keys = [(keys[view], batch, view) for view in sorted(keys)]
         more = self.support_views(lambda view: self.encode_keys(batch, view))
-        return [self._pool(batch, query, keys[key], more, place) for place, (query, key) in enumerate(directions)]
+        pairs = enumerate(directions)
+        self._pools = [self._pool(batch, query, keys[key], more, place) for place, (query, key) in pairs]
+        return list(self._pools)
 
     def _pool(self, batch: Batch, view: int, keys: Tensor, more: Tensor | None, place: int) -> Pool:
         query = unit_rows(self.encoder(batch.views[view]))
@@ -64,6 +67,8 @@ class MoCo(Momentum):
         )
 
     def after_step(self) -> None:
+        for pool in self._pools:
+            self.memory.count(pool)
         for keys, batch, view in self._keys:
             self.memory.enqueue(keys, batch.index, batch.label, view)
-        self._keys = []
+        self._keys, self._pools = [], []

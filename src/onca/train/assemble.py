@@ -22,7 +22,7 @@ from onca.methods.invp import invp
 from onca.objectives import Method
 from onca.schedule import Number
 from onca.train.network import Network, device, precision
-from onca.train.run import Run, as_schedule
+from onca.train.run import Run, as_memory, as_schedule
 from onca.views import Boxes, as_crop
 
 KNOWN = frozenset({"duplicates", "depth", "external"})  # what is found in the data, once they are there
@@ -93,7 +93,7 @@ def _simclr(run: Run, encoder: Network, method: Method, images: int) -> Host:
 
 
 def _memory(run: Run, method: Method) -> Queue:
-    return Queue(run.queue, run.dim, reserve=run.queue if refills(method) else 0)
+    return as_memory(run.memory)(run.queue, run.dim, reserve=run.queue if refills(method) else 0)
 
 
 def _temperature(run: Run) -> Number:

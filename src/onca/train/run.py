@@ -9,6 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args, get_type_hints
 
+from onca.memory import Memory
 from onca.method import as_method
 from onca.part import nearest, read
 from onca.schedule import Schedule
@@ -134,6 +135,7 @@ class Run:
         check_augmentations(self.kept)
         object.__setattr__(self, "method", str(as_method(self.method)))
         object.__setattr__(self, "crop", str(as_crop(self.crop)))
+        object.__setattr__(self, "memory", str(as_memory(self.memory)))
         object.__setattr__(self, "temperature", _temperature(self.temperature))
 
     @property
@@ -184,4 +186,12 @@ def as_schedule(text: str) -> Schedule:
     part = read(text)
     if not isinstance(part, Schedule):
         raise ValueError(f"--temperature must be a number or a schedule; {part} is a {part.kind}")
+    return part
+
+
+def as_memory(text: str) -> Memory:
+    """The memory that `text` names: `queue`, or `lasting(hardest(5))`."""
+    part = read(text)
+    if not isinstance(part, Memory):
+        raise ValueError(f'--memory must be queue or, say, "lasting(hardest(5))"; {part} is a {part.kind}')
     return part
