@@ -13,6 +13,7 @@ from torch import Tensor
 from onca import views
 from onca.bank import Bank
 from onca.data import ImageSet
+from onca.difficulty import external
 from onca.encoders import ColourSplit, Encoder, Spaces, make, split_batch_norm
 from onca.hosts import CMC, NPID, Host, LooC, MoCo, SimCLR
 from onca.hosts.host import Known
@@ -137,8 +138,21 @@ def graph_degree(method: Method) -> int:
 
 
 def known(method: Method, images: ImageSet, place: torch.device) -> Known:
-    """What the method needs to know of the images beside the batch; rows are those of the training set."""
-    return Known(images=len(images))
+    """What the method needs to know of the images beside the batch; rows are those of the training set.
+
+    Raises:
+        ValueError: a file of embeddings that does not fit, labels without a hierarchy.
+    """
+    from onca.data.descriptors import external_table
+
+    needs, tables = method.needs, {}
+    for part in method.parts():
+        if isinstance(part, external):
+            tables[part.source] = external_table(part.source, images)[images.index].to(place)
+    return Known(
+        images=len(images),
+        external=tables,
+    )
 
 
 def warn_of_long_queue(run: Run, images: int) -> None:
