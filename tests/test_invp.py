@@ -14,7 +14,7 @@ import onca
 from onca.bank import Bank
 from onca.hosts.npid import NPID
 from onca.identity import reached, walks
-from onca.methods.invp import gaussian_ramp, invp, listed, propagated
+from onca.methods.invp import everyone, gaussian_ramp, invp, listed, propagated
 
 Tensor = torch.Tensor
 B, N, D, K = 5, 24, 6, 3
@@ -294,8 +294,9 @@ def test_the_official_second_term_may_be_negative() -> None:
         graph[b] = torch.tensor([i for i in range(N) if i != b])
     image = torch.arange(N)
     pool = onca.pool(points, bank[index], bank, 1.0, index=index, negative_index=image, neighbours=graph)
-    assert (listed(pool, 1, N, 2) < 0).all()
-    assert (propagated(pool, 1, N, 2) >= 0).all()
+    near = onca.nearest(2)(pool, pool.negatives)
+    assert (listed(pool, 1, N, near) < 0).all()
+    assert (propagated(pool, 1, N, near) >= 0).all()
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
@@ -306,7 +307,7 @@ def test_variants_of_the_official_code(exclusive: bool, hard_pos: bool) -> None:
     points = torch.cat([bank[index[:1]], -bank[index[1:2]], points[2:].detach()])
     graph, image = graph_of(), torch.arange(N)
     pool = onca.pool(points, bank[index], bank, 0.2, index=index, negative_index=image, neighbours=graph)
-    ours = listed(pool, 2, 4, 6, exclusive, hard_pos)
+    ours = listed(pool, 2, 4, onca.nearest(6)(pool, everyone(pool)), exclusive, hard_pos)
     for b in range(B):
         e = (bank @ (points[b] / points[b].norm()) / 0.2).exp()
         hard = e[ends(graph.tolist(), int(index[b]), 2)].sort(descending=not hard_pos).values[:4].sum()
@@ -372,14 +373,17 @@ def test_what_is_missing_is_said() -> None:
     with pytest.raises(ValueError, match="needs a neighbour graph"):
         onca.hosts.SimCLR(torch.nn.Identity(), 0.2).check(invp())
     with pytest.raises(ValueError, match=r"invp\(\) needs pool.neighbours \[I,k\]: give a bank with neighbours=4"):
-        onca.contrast(points, bank[index], bank, invp(), epoch=0.0)
+        onca.contrast(points, bank[index], bank, invp(), index=index, epoch=0.0)
     with pytest.raises(ValueError, match=r"invp\(\) walks a graph of k=4; the bank keeps neighbours=3"):
         losses(invp(), points, index, bank, graph_of())
-    with pytest.raises(ValueError, match=r"index 23 of a query lies beyond pool.neighbours"):
+    with pytest.raises(ValueError, match=r"image 23 has no row in pool.neighbours \[20, 3\]"):
         losses(invp(K), points, torch.full((B,), 23), bank, graph_of()[:20])
-    with pytest.raises(ValueError, match="needs all rows of a bank"):
-        known = {"index": index, "neighbours": graph_of(), "epoch": 40.0}
-        onca.contrast(points, bank[index], bank.expand(B, N, D), invp(K, mode="official"), **known)
+    known: dict[str, Any] = {"index": index, "neighbours": graph_of(), "epoch": 0.0}
+    for other in (bank.expand(B, N, D), bank[:-1], [bank, bank]):
+        with pytest.raises(ValueError, match=r"invp\(3\) needs all rows of a bank, .* draws=0"):
+            onca.contrast(points, bank[index], other, invp(K), **known)
+    with pytest.raises(ValueError, match=r"invp\(3\) needs indices: give index= and negative_index="):
+        onca.contrast(points, bank[index], bank, invp(K), **(known | {"index": None}))
 
 
 @pytest.mark.parametrize("text", ["invp(k=-1)", "invp(0)", "invp(steps=1.5)", "invp(background=0)", "invp(hardest=-1)",

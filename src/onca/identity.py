@@ -87,7 +87,7 @@ given = bare(_Given(), "given")
 class reached(Selector, name="reached"):
     """Entries of images at most `steps` steps away in the neighbour graph, without the own (InvP, 2010.11694).
 
-    The walk is exact: all walks of the graph pool.neighbours [I,k] are followed, unknown neighbours (-1) lead nowhere.
+    All walks along pool.neighbours [I,k] are followed; unknown neighbours (-1) lead nowhere.
     """
 
     steps: Number
@@ -99,9 +99,6 @@ class reached(Selector, name="reached"):
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         own = need(self, pool.index, "indices", "index= and negative_index=")
         graph = need(self, pool.neighbours, "pool.neighbours [I,k]", "a host with a neighbour graph")
-        if len(own) and int(own.max()) >= len(graph):
-            have = f"index {int(own.max())} of a query lies beyond pool.neighbours {list(graph.shape)}"
-            raise ValueError(f"{self}: {have}: give a graph with one row for each image")
         found = walks(graph, own, count_at(self, self.steps, pool))
 
         def test(piece: Slice) -> Tensor:
@@ -121,8 +118,13 @@ def walks(graph: Tensor, start: Tensor, steps: int) -> Tensor:
     """Where all walks of 1 to `steps` steps from `start` [B] end: [B, k + k^2 + ...], level by level.
 
     An image stands there once for each walk that ends in it, the start too where a walk leads back; -1 where a walk
-    meets an unknown neighbour. graph: [I,k], -1 unknown.
+    meets an unknown neighbour. graph: pool.neighbours [I,k], -1 unknown.
+
+    Raises ValueError when a start has no row in the graph.
     """
+    if len(start) and int(start.max()) >= len(graph):
+        what = f"image {int(start.max())} has no row in pool.neighbours {list(graph.shape)}"
+        raise ValueError(f"{what}: the graph needs one for each image, index counts them from 0")
     level, found = start[:, None], [start.new_empty(len(start), 0)]
     for _ in range(steps):
         level = torch.where(level[:, :, None] < 0, -1, graph[level.clamp_min(0)]).flatten(1)

@@ -10,7 +10,16 @@ import torch
 import onca
 from onca.bank import Bank
 from onca.identity import reached, walks
-from onca.methods.invp import gaussian_ramp, invp, listed, listed_instance, propagated, set_instance, walk_ends
+from onca.methods.invp import (
+    everyone,
+    gaussian_ramp,
+    invp,
+    listed,
+    listed_instance,
+    propagated,
+    set_instance,
+    walk_ends,
+)
 from onca.schedule import after
 from onca.select import farthest, nearest
 
@@ -54,9 +63,10 @@ def in_order(bag: onca.Bag, count: int) -> Tensor:
 def test_official_losses(golden, dtype, width):
     case = read(golden, dtype)
     with onca.sliced.rows(width):
-        instance = listed_instance(case.pool, case.n_background)
+        near = nearest(case.n_background)(case.pool, everyone(case.pool))
+        instance = listed_instance(case.pool, near)
         variant = {"exclusive": golden.flag("exclusive"), "hard_pos": golden.flag("hard_pos")}
-        invariance = listed(case.pool, case.l, case.n_pos, case.n_background, **variant)
+        invariance = listed(case.pool, case.l, case.n_pos, near, **variant)
     for name, loss in (("ins", instance.mean()), ("inv", invariance.mean())):
         golden.close(loss, f"loss_{name}")
         golden.close(gradient(loss, case.points), f"grad_{name}", gradient=True)
@@ -68,15 +78,14 @@ def test_official_losses(golden, dtype, width):
 @pytest.mark.golden("invp", "case")
 def test_official_lists(golden):
     case = read(golden)
-    everyone = torch.arange(len(case.bank))
-    golden.close(walks(case.graph, everyone, case.l), "discovered_all")
+    golden.close(walks(case.graph, torch.arange(len(case.bank)), case.l), "discovered_all")
     golden.close(walks(case.graph, case.index, case.l), "discovered")
-    whole = replace(case.pool.negatives, query_index=None)
+    whole = everyone(case.pool)
     golden.close(in_order(whole, case.n_background), "background_indices")
     near = chosen(whole, nearest(case.n_background)(case.pool, whole))
     golden.close(near.sum(1), np.full(len(case.index), case.n_background))
     assert near.gather(1, golden.tensor("background_indices")).all()
-    ends = walk_ends(case.pool, case.l)
+    ends = walk_ends(case.pool, case.l, distinct=False)
     hard = (farthest if golden.flag("hard_pos") else nearest)(case.n_pos)(case.pool, ends)
     places = ends.rows(hard, golden["hard_pos_indices"].shape[1])
     assert (ends.only(hard).count() == places.shape[1]).all()
@@ -106,8 +115,9 @@ def test_bank_afterwards(golden):
 def test_paper_losses(golden, dtype, width):
     case = read(golden, dtype)
     with onca.sliced.rows(width):
-        golden.close(set_instance(case.pool, case.n_background), "paper_loss_ins_per_anchor")
-        invariance = propagated(case.pool, case.l, case.n_pos, case.n_background)
+        near = nearest(case.n_background)(case.pool, case.pool.negatives)
+        golden.close(set_instance(case.pool, near), "paper_loss_ins_per_anchor")
+        invariance = propagated(case.pool, case.l, case.n_pos, near)
         golden.close(invariance, "paper_loss_inv_per_anchor")
         method = invp(case.k, case.l, case.n_pos, case.n_background, weight=0.6, start=0)
         both = golden["paper_loss_ins_per_anchor"] + 0.6 * golden["paper_loss_inv_per_anchor"]
@@ -118,18 +128,18 @@ def test_paper_losses(golden, dtype, width):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_paper_sets(golden, width):
     case = read(golden)
-    rows = case.pool.negatives
     with onca.sliced.rows(width):
-        found = rows.only(reached(case.l)(case.pool, rows))
+        found = walk_ends(case.pool, case.l, distinct=True)
         golden.close(found.count(), "paper_positive_set_size")
         hard = found.only(farthest(case.n_pos)(case.pool, found))
         number = hard.count()
         ranked = in_order(hard, case.n_pos)  # most similar first, its last entry repeated where there are fewer
+        images = found.links[0].rows.gather(1, ranked)
     expected = golden.tensor("paper_hard_pos_indices")
     assert expected.shape[1] == case.n_pos
     for b, n in enumerate(number.tolist()):
         assert n == min(case.n_pos, golden["paper_positive_set_size"][b])
-        golden.close(ranked[b, :n].flip(0), expected[b, :n].numpy())
+        golden.close(images[b, :n].flip(0), expected[b, :n].numpy())
         assert (expected[b, n:] == -1).all()
 
 

@@ -8,7 +8,7 @@ the image's own row against the nearest rows, and, in later epochs, what was rea
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -18,10 +18,9 @@ from torch import Tensor
 from onca.bag import Bag
 from onca.difficulty import need
 from onca.identity import reached, walks
-from onca.method import chain
+from onca.link import Test
 from onca.objectives import Method, infonce, need_positives, negative_mass, positive_mass
 from onca.pool import Pool
-from onca.rules import keep
 from onca.schedule import Number, Schedule, after, check_number
 from onca.select import check_count, count_at, farthest, nearest
 
@@ -59,89 +58,106 @@ class invp(Method, name="invp"):
             raise ValueError(f'{self}: mode must be "paper" or "official"; got {self.mode!r}')
 
     def __call__(self, pool: Pool) -> Tensor:
-        """[B]. Raises ValueError when the pool has no graph, or one of another k."""
+        """[B]. Raises ValueError when the pool has no graph, one of another k, or other negatives than a bank's."""
+        self._check(pool)
+        instance, invariance = (listed_instance, listed) if self.mode == "official" else (set_instance, propagated)
+        compared = everyone(pool) if self.mode == "official" else pool.negatives
+        near = nearest(count_at(self, self.background, pool))(pool, compared)
+        weight = pool.number(after(self.start, 1), self) * pool.number(self.weight, self)
+        loss = instance(pool, near)
+        if weight == 0:
+            return loss
+        steps, hardest = count_at(self, self.steps, pool), count_at(self, self.hardest, pool)
+        return loss + weight * invariance(pool, steps, hardest, near)
+
+    def _check(self, pool: Pool) -> None:
+        """At once, not only in the epoch in which the second term sets in."""
+        need(self, pool.index, "indices", "index= and negative_index=")
         graph = need(self, pool.neighbours, "pool.neighbours [I,k]", f"a bank with neighbours={self.k}")
         if graph.shape[1] != self.k:
             raise ValueError(f"{self} walks a graph of k={self.k}; the bank keeps neighbours={graph.shape[1]}")
         need_positives(self, pool)
-        background = count_at(self, self.background, pool)
-        instance, invariance = (listed_instance, listed) if self.mode == "official" else (set_instance, propagated)
-        weight = pool.number(after(self.start, self.weight), self)
-        loss = instance(pool, background)
-        if weight == 0:
-            return loss
-        steps, hardest = count_at(self, self.steps, pool), count_at(self, self.hardest, pool)
-        return loss + weight * invariance(pool, steps, hardest, background)
+        links = pool.negatives.links
+        if len(links) > 1 or links[0].per_query or links[0].rows is not None or links[0].length != len(graph):
+            raise ValueError(
+                f"{self} needs all rows of a bank, one for each image, as negatives: give its host draws=0"
+            )
+
+
+def walk_ends(pool: Pool, steps: int, distinct: bool) -> Bag:
+    """The rows of the images where walks end, each as often as walks do; distinct: once, and without the own one.
+
+    Rules that acted before have no say in it.
+    """
+    link = pool.negatives.links[0]
+    assert pool.neighbours is not None and pool.index is not None
+    ends = walks(pool.neighbours, pool.index, steps)
+    if distinct:
+        ends = ends.sort(1).values
+        again = torch.cat([ends[:, :1] < 0, ends[:, 1:] == ends[:, :-1]], 1)
+        ends = torch.where(again | (ends == pool.index[:, None]), -1, ends)
+    return Bag(pool.negatives.query, (replace(link, rows=ends, absent=None, tests=()),), factor=pool.negatives.factor)
+
+
+def _where_reached(pool: Pool, hard: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """loss(log sum over the positives [B]), and 0 for a query that reaches nothing; note `unreached`: their share."""
+    none = torch.isneginf(hard.detach())
+    pool.note("unreached", none.double().mean().item())
+    return torch.where(none, 0, loss(torch.where(none, 0, hard)))
 
 
 # The paper: sets.
 
 
-def set_instance(pool: Pool, background: int) -> Tensor:
+def set_instance(pool: Pool, near: Test) -> Tensor:
     """L_ins [B]: InfoNCE of the own row against the nearest others."""
-    return chain(keep(nearest(background)), infonce)(pool)
+    return infonce(replace(pool, negatives=pool.negatives.only(near)))
 
 
-def propagated(pool: Pool, steps: int, hardest: int, background: int) -> Tensor:
+def propagated(pool: Pool, steps: int, hardest: int, near: Test) -> Tensor:
     """L_inv [B] = -log(sum over N_h / sum over B), B = N_h and N_M without N.
 
-    N: the images reached, N_h: the least similar of them, N_M: the nearest rows. A query that reaches nothing has 0;
-    note `unreached`: the share of those.
+    N: the images reached, N_h: the least similar of them, N_M: the nearest rows.
     """
-    rows = pool.negatives
-    inside, near = reached(steps)(pool, rows), nearest(background)(pool, rows)
-    found = rows.only(inside)
-    hard = found.only(farthest(hardest)(pool, found))
-    rest = rows.only(lambda piece: near(piece) & ~inside(piece))
-    chosen = replace(pool, positives=hard, negatives=rest, notes={})
-    positives = positive_mass(chosen)
-    none = torch.isneginf(positives.detach())
-    pool.note("unreached", none.double().mean().item())
-    gap = negative_mass(chosen) - torch.where(none, 0, positives)
-    return torch.where(none, 0, torch.logaddexp(gap, gap.new_zeros(())))
+    found = walk_ends(pool, steps, distinct=True)
+    hard = found.only(farthest(hardest)(pool, found)).lse(pool.scale)
+    inside = reached(steps)(pool, pool.negatives)
+    rest = pool.negatives.only(lambda piece: near(piece) & ~inside(piece))
+    mass = negative_mass(replace(pool, negatives=rest, notes={}))
+    return _where_reached(pool, hard, lambda mine: torch.logaddexp(mass - mine, mass.new_zeros(())))
 
 
 # The authors' code: lists.
 
 
-def listed_instance(pool: Pool, background: int) -> Tensor:
-    """L_ins [B] = -log(e_ii / D + 1e-7), D over the nearest rows of the whole bank, the own one too."""
-    return -torch.log((positive_mass(pool) - _denominator(pool, background, False)).exp() + EPSILON)
+def everyone(pool: Pool) -> Bag:
+    """All rows of the bank, the own one too."""
+    return replace(pool.negatives, query_index=None)
 
 
-def listed(
-    pool: Pool, steps: int, hardest: int, background: int, exclusive: bool = True, hard_pos: bool = True
-) -> Tensor:
+def listed_instance(pool: Pool, near: Test) -> Tensor:
+    """L_ins [B] = -log(e_ii / D + 1e-7), D over the nearest rows of the whole bank."""
+    return -torch.log((positive_mass(pool) - _denominator(pool, near, False)).exp() + EPSILON)
+
+
+def listed(pool: Pool, steps: int, hardest: int, near: Test, exclusive: bool = True, hard_pos: bool = True) -> Tensor:
     """L_inv [B] = -log(sum over hard / (D - e_ii) + 1e-7); may be negative.
 
     hard: the least similar entries of the list of all walks, which holds an image as often as walks end in it, and the
     own one where walks lead back. D as above, what was reached included; e_ii is taken off whether it is in D or not.
-    exclusive=False leaves it, hard_pos=False takes the most similar entries. A query that reaches nothing has 0.
+    exclusive=False leaves it, hard_pos=False takes the most similar entries.
     """
-    everywhere = walk_ends(pool, steps)
-    chosen = (farthest if hard_pos else nearest)(hardest)(pool, everywhere)
-    hard = everywhere.only(chosen).lse(pool.scale)
-    none = torch.isneginf(hard.detach())
-    pool.note("unreached", none.double().mean().item())
-    share = torch.where(none, 0, hard) - _denominator(pool, background, exclusive)
-    return torch.where(none, 0, -torch.log(share.exp() + EPSILON))
+    ends = walk_ends(pool, steps, distinct=False)
+    chosen = (farthest if hard_pos else nearest)(hardest)(pool, ends)
+    total = _denominator(pool, near, exclusive)
+    return _where_reached(
+        pool, ends.only(chosen).lse(pool.scale), lambda mine: -torch.log((mine - total).exp() + EPSILON)
+    )
 
 
-def walk_ends(pool: Pool, steps: int) -> Bag:
-    """The rows where walks end, each as often as walks do; rules before have no say in it. ValueError: no bank."""
-    link = pool.negatives.links[0]
-    if len(pool.negatives.links) > 1 or link.per_query or link.rows is not None:
-        raise ValueError('invp: mode="official" needs all rows of a bank, one for each image, as negatives')
-    assert pool.neighbours is not None and pool.index is not None
-    ends = walks(pool.neighbours, pool.index, steps)
-    return Bag(pool.negatives.query, (replace(link, rows=ends, absent=None, tests=()),), factor=pool.negatives.factor)
-
-
-def _denominator(pool: Pool, background: int, exclusive: bool) -> Tensor:
-    """log D, or log(D - e_ii), where D is the sum over the nearest rows, none of them absent as the own one [B]."""
-    whole = replace(pool.negatives, query_index=None)
-    near = nearest(background)(pool, whole)
-    total = whole.only(near).lse(pool.scale)
+def _denominator(pool: Pool, near: Test, exclusive: bool) -> Tensor:
+    """log D, or log(D - e_ii), where D is the sum over the nearest rows [B]."""
+    total = everyone(pool).only(near).lse(pool.scale)
     if not exclusive:
         return total
     others = pool.negatives.only(near).lse(pool.scale)  # taking e_ii off the sum itself would lose its last digits
