@@ -15,7 +15,7 @@ from onca.schedule import Number, Schedule, check_number
 
 @dataclass(frozen=True, eq=False, repr=False)
 class hcl(Shorthand, Method, name="hcl"):
-    """`chain(harden(beta, attached), debiased(tau_plus))` (2010.04592, eq. 4 and 5).
+    """`chain(harden(beta, attached), debiased(tau_plus))` (2010.04592).
 
     beta multiplies cosine / temperature, as in the official code (the paper's temperature is inside its cosine); 0 is
     `debiased(tau_plus)`. attached=True sends gradient through the weights as that code does; False takes them as

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ring(Rule, name="ring"):
-    """Of the hardest `outer` percent, all but the hardest `inner` percent stay (2010.02037, section 3).
+    """Of the hardest `outer` percent, all but the hardest `inner` percent stay (2010.02037).
 
     of: what inner is a percent of, "all" entries or those of the "outer" set (`dynamic_inner` of the official code).
     neighbours: the skipped hardest entries become positives (`neighbor_views`), for `aggregation`.
@@ -76,7 +76,7 @@ class ring(Rule, name="ring"):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ball(Shorthand, Rule, name="ball"):
-    """The hardest `outer` percent stay: `keep(hardest(outer))`, a ring without a hole (2010.02037, section 3)."""
+    """The hardest `outer` percent stay: `keep(hardest(outer))`, a ring without a hole (2010.02037)."""
 
     outer: Number = 10
 

@@ -15,7 +15,7 @@ from onca.schedule import Number, check_number
 
 @dataclass(frozen=True, eq=False, repr=False)
 class margin(Triplets, name="margin"):
-    """max(0, d+ - boundary + alpha) + max(0, boundary - d- + alpha), d = sqrt(2 - 2 cos) (1706.07567, eq. 5).
+    """max(0, d+ - boundary + alpha) + max(0, boundary - d- + alpha), d = sqrt(2 - 2 cos) (1706.07567).
 
     boundary and alpha are distances between unit rows, 0 to 2, with the paper's values: 1.2 is a cosine of 0.28. The
     mean over the negatives includes zeros; the paper divides by the number of terms that are not 0.
