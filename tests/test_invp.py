@@ -364,6 +364,14 @@ def test_a_host_learns_k_from_the_method() -> None:
     assert [part.k for part in method.parts() if isinstance(part, invp)] == [7]
 
 
+def test_of_a_wider_graph_the_nearest_neighbours_count() -> None:
+    points, index, bank = case()
+    wide = graph_of(k=5)
+    assert torch.equal(
+        losses(invp(3), points, index, bank, wide), losses(invp(3), points, index, bank, wide[:, :3].clone())
+    )
+
+
 def test_what_is_missing_is_said() -> None:
     points, index, bank = case()
     assert invp().needs == {"index", "neighbours"}
@@ -374,10 +382,10 @@ def test_what_is_missing_is_said() -> None:
         onca.hosts.SimCLR(torch.nn.Identity(), 0.2).check(invp())
     with pytest.raises(ValueError, match=r"invp\(\) needs pool.neighbours \[I,k\]: give a bank with neighbours=4"):
         onca.contrast(points, bank[index], bank, invp(), index=index, epoch=0.0)
-    with pytest.raises(ValueError, match=r"invp\(\) walks a graph of k=4; the bank keeps neighbours=3"):
+    with pytest.raises(ValueError, match=r"invp\(\) takes k=4 neighbours of each image; the bank keeps 3"):
         losses(invp(), points, index, bank, graph_of())
     with pytest.raises(ValueError, match=r"image 23 has no row in pool.neighbours \[20, 3\]"):
-        losses(invp(K), points, torch.full((B,), 23), bank, graph_of()[:20])
+        losses("chain(drop(reached(2)), infonce)", points, torch.full((B,), 23), bank, graph_of()[:20])
     known: dict[str, Any] = {"index": index, "neighbours": graph_of(), "epoch": 0.0}
     for other in (bank.expand(B, N, D), bank[:-1], [bank, bank]):
         with pytest.raises(ValueError, match=r"invp\(3\) needs all rows of a bank, .* draws=0"):

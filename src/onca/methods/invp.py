@@ -58,8 +58,8 @@ class invp(Method, name="invp"):
             raise ValueError(f'{self}: mode must be "paper" or "official"; got {self.mode!r}')
 
     def __call__(self, pool: Pool) -> Tensor:
-        """[B]. Raises ValueError when the pool has no graph, one of another k, or other negatives than a bank's."""
-        self._check(pool)
+        """[B]. Raises ValueError when the pool has no graph of k neighbours or other negatives than a bank's."""
+        pool = replace(pool, neighbours=self._graph(pool))
         instance, invariance = (listed_instance, listed) if self.mode == "official" else (set_instance, propagated)
         compared = everyone(pool) if self.mode == "official" else pool.negatives
         near = nearest(count_at(self, self.background, pool))(pool, compared)
@@ -70,18 +70,19 @@ class invp(Method, name="invp"):
         steps, hardest = count_at(self, self.steps, pool), count_at(self, self.hardest, pool)
         return loss + weight * invariance(pool, steps, hardest, near)
 
-    def _check(self, pool: Pool) -> None:
-        """At once, not only in the epoch in which the second term sets in."""
+    def _graph(self, pool: Pool) -> Tensor:
+        """[I,k]. What is missing is said at once, not only in the epoch in which the second term sets in."""
         need(self, pool.index, "indices", "index= and negative_index=")
         graph = need(self, pool.neighbours, "pool.neighbours [I,k]", f"a bank with neighbours={self.k}")
-        if graph.shape[1] != self.k:
-            raise ValueError(f"{self} walks a graph of k={self.k}; the bank keeps neighbours={graph.shape[1]}")
+        if graph.shape[1] < self.k:
+            raise ValueError(f"{self} takes k={self.k} neighbours of each image; the bank keeps {graph.shape[1]}")
         need_positives(self, pool)
         links = pool.negatives.links
         if len(links) > 1 or links[0].per_query or links[0].rows is not None or links[0].length != len(graph):
             raise ValueError(
                 f"{self} needs all rows of a bank, one for each image, as negatives: give its host draws=0"
             )
+        return graph[:, : self.k]  # nearest first
 
 
 def walk_ends(pool: Pool, steps: int, distinct: bool) -> Bag:
