@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "onca"
 LAYERS = (
     *("part", "schedule", "sliced", "link", "bag", "pool", "difficulty", "select", "identity", "rules"),
     *("objectives", "method", "methods/", "memory", "lasting", "bank", "drop_in", "encoders/", "views/", "data/"),
-    *("hosts/", "evaluate/", "train/", "study/", "report/", "cli", "__main__"),
+    *("hosts/", "evaluate/", "train/", "study/", "report/", "cli_data", "cli", "__main__"),
 )
 
 

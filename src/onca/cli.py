@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from onca import cli_data
 from onca import train as training
 from onca.part import nearest
 from onca.train import Run
@@ -85,9 +86,10 @@ def evaluate(
 def study(
     name: tyro.conf.Positional[str],
     preset: Literal["demo", "small", "paper"] = "demo",
+    ask: str | None = None,
     data: str | None = None,
     host: Literal["moco", "simclr"] = "moco",
-    seeds: int | tuple[int, ...] = 3,
+    seeds: int | tuple[int, ...] | None = None,
     runs: str = "runs",
     dry_run: bool = False,
     workers: int | None = None,
@@ -97,21 +99,27 @@ def study(
     batch: int | None = None,
     queue: int | None = None,
 ) -> int:
-    """Repeat a paper's comparison with replicates, and report verdicts.
+    """Compare conditions with replicates, and report verdicts.
+
+    cai2020 repeats a paper's claims; methods sets all methods side by side.
 
     What is done is skipped, what was cut off goes on: give the same command again.
 
     For example:
       onca study cai2020
       onca study cai2020 --preset demo --data npz:../data/cifar100 --seeds 5
+      onca study methods --preset demo
+      onca study methods --ask looc
       onca study cai2020 --preset paper --dry-run
 
     Args:
-        name: of the study: cai2020 (2010.06682, are all negatives created equal?).
+        name: of the study: cai2020 (2010.06682, are all negatives created equal?), methods (all of them, at equal
+            compute).
         preset: demo (minutes on two cores), small (one GPU, hours), paper (its setting).
+        ask: one of the further questions of the study methods: classes, crop, precision, time, looc, cause, order ...
         data: another source of images than the preset's.
         host: moco or simclr.
-        seeds: replicates: 3 means seeds 0, 1, 2.
+        seeds: replicates: 3 means seeds 0, 1, 2 (None: as many as the study takes).
         runs: folder in which runs and the study's folder are made.
         dry_run: only say what would be run, and what it costs.
         workers: runs side by side (None: one a core, or one on a GPU).
@@ -124,8 +132,8 @@ def study(
     from onca import study as studies  # here, so that the other verbs start without scipy and the chart library
 
     asked = {"epochs": epochs, "images": images, "encoder": encoder, "batch": batch, "queue": queue}
-    changes = {name: value for name, value in asked.items() if value is not None}
-    plan = studies.grid(name, preset, data, host, seeds, runs, **changes)
+    changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    plan = studies.grid(name, preset, data, host, seeds, runs, ask, **changes)
     if dry_run:
         print(studies.describe(plan, workers))
         return 0
@@ -161,70 +169,14 @@ def report(folder: tyro.conf.Positional[str]) -> Path:
     return page
 
 
-def data_list() -> None:
-    """List the sources of images, and which of them are here."""
-    from onca.data import list_sources
-
-    for row in list_sources():
-        print(f"{row.source}\n    {row.holds}\n    {row.where}")
-
-
-def data_sheet(
-    source: tyro.conf.Positional[str],
-    file: tyro.conf.Positional[str] = "sheet.png",
-    size: int | None = None,
-    each: int = 6,
-    classes: int = 64,
-) -> Path:
-    """Draw a contact sheet: some training images of each class.
-
-    For example:
-      onca data sheet world coats.png
-      onca data sheet npz:../data/cifar100 --each 10 --classes 20
-
-    Args:
-        source: of images (`onca data list`).
-        file: the picture to write, a PNG.
-        size: pixels of an image's side (None: their own).
-        each: images of a class.
-        classes: how many classes.
-    """
-    from onca.data import sheet
-
-    path = sheet(source, file, size=size, each=each, classes=classes)
-    print(path)
-    return path
-
-
-def data_pack(
-    folder: tyro.conf.Positional[str], file: tyro.conf.Positional[str], bad: Literal["refuse", "skip"] = "refuse"
-) -> dict[str, int]:
-    """Pack a folder of images, one sub-folder a class, into one file.
-
-    For example:
-      onca data pack photographs photographs.npz
-      onca train --data npz:photographs.npz --size 64
-
-    Args:
-        folder: of images.
-        file: the pack to write.
-        bad: images that cannot be decoded: refuse names the first, skip leaves them out.
-    """
-    from onca.data import pack
-
-    counts = pack(folder, file, bad=bad)
-    print(f"{file}: " + ", ".join(f"{number:,} {what}" for what, number in counts.items()))
-    return counts
-
-
 VERBS: dict[str, Callable[..., Any]] = {
     "train": train,
     "evaluate": evaluate,
     "study": study,
     "report": report,
-    "data list": data_list,
-    "data sheet": data_sheet,
-    "data pack": data_pack,
+    "data list": cli_data.list_all,
+    "data sheet": cli_data.sheet,
+    "data pack": cli_data.pack_folder,
 }
 """What stands after `onca`: one word or two."""
 
@@ -270,7 +222,7 @@ def _write(plan: Grid, outcome: Outcome) -> None:
     if not outcome.rows:
         return
     from onca import report as pages
-    from onca.study.papers.paper import words
+    from onca.study.judge import words
 
     result = pages.StudyResult(**vars(outcome))
     page = pages.write_study(plan.folder, result)

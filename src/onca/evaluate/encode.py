@@ -1,6 +1,6 @@
 """Features of a whole image set, one batch after the other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -34,22 +34,27 @@ def features(
     """
     if layer not in LAYERS:
         raise ValueError(f"layer is {' or '.join(map(repr, LAYERS))}; got {layer!r}")
-    if layer == "spaces" and not isinstance(encoder, Spaces):
-        raise ValueError('layer "spaces" are the heads of an encoder with several spaces: train with --host looc')
     if len(images) == 0 or batch < 1:
         raise ValueError(f"features need an image and a batch of 1 or more; got {len(images)} images, batch={batch}")
     if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
         raise ValueError(f"mean and std are 3 numbers each, std above 0; got mean={mean}, std={std}")
+    encode = _layer(encoder, layer)
     weights = next(encoder.parameters())
     centre, scale = weights.new_tensor(mean).view(3, 1, 1), weights.new_tensor(std).view(3, 1, 1)
-    of_layer = {"backbone": encoder.features, "head": encoder}
-    encode = encoder.features_of_spaces if isinstance(encoder, Spaces) and layer == "spaces" else of_layer[layer]
     found = []
     with torch.no_grad(), _eval_mode(encoder), torch.autocast(weights.device.type, torch.bfloat16, enabled=bf16):
         for rows in torch.split(torch.arange(len(images)), batch):
             pixels = images.take(rows).to(weights.device)
             found.append(encode((pixels.to(weights.dtype) / 255 - centre) / scale).to(weights.dtype))
     return torch.cat(found)
+
+
+def _layer(encoder: Encoder, layer: str) -> Callable[[Tensor], Tensor]:
+    if layer == "spaces":
+        if not isinstance(encoder, Spaces):
+            raise ValueError('layer "spaces" are the heads of an encoder with several spaces: train with --host looc')
+        return encoder.features_of_spaces
+    return encoder.features if layer == "backbone" else encoder
 
 
 @contextmanager
