@@ -7,7 +7,7 @@ import torch
 
 import onca
 from onca.bag import Bag
-from onca.link import Link
+from onca.link import Link, Slice
 
 Tensor = torch.Tensor
 B, N, L, S, D = 5, 24, 9, 6, 7
@@ -150,3 +150,37 @@ def test_a_memory_that_changes_before_backward_does_no_harm_or_is_refused() -> N
     memory.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         torch.autograd.grad(loss, leaf)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_taken_entries_know_what_they_were(own: bool) -> None:
+    """Labels and indices per query, rows that nothing was written to, and places that run backwards."""
+    number = torch.Generator().manual_seed(3)
+    query = unit(draw(B, D, seed=1))
+    vectors = unit(draw(*((B, N, D) if own else (N, D)), seed=2))
+    index, label = torch.randint(-1, 9, (2, B, N), generator=number)
+    absent = torch.rand(N, generator=number) < 0.2
+    backwards = torch.arange(3 + 2 * N - 1, 3 + N - 1, -1)
+    links = [
+        Link(vectors, index=index, label=label, absent=absent, place=place, factor=vectors.norm(dim=-1))
+        for place in (3, backwards)
+    ]
+    bag = Bag(query, tuple(links), query_index=torch.arange(B))
+
+    def test(piece: Slice) -> Tensor:
+        return piece.score > 0.1
+
+    taken = bag.take(test)
+    assert torch.equal(taken.count(), bag.only(test).count())
+    torch.testing.assert_close(taken.lse(4.0), bag.only(test).lse(4.0), rtol=1e-12, atol=0)
+    for name in ("label", "index"):
+        ((_, whole),), ((_, listed),) = bag.blocks(), taken.blocks()
+        for piece, short in zip(whole, listed, strict=True):
+            known = [
+                [x for x, there in zip(*rows, strict=True) if there]
+                for rows in zip(piece.entries(name).tolist(), (piece.present() & test(piece)).tolist(), strict=True)
+            ]
+            order = [row[::-1] if piece.link.place is backwards else row for row in known]
+            found = zip(short.entries(name).tolist(), short.present().tolist(), strict=True)
+            assert [[x for x, there in zip(*rows, strict=True) if there] for rows in found] == order
+    assert [link.place for link in taken.links] == [0, taken.links[0].length]
