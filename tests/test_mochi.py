@@ -321,6 +321,28 @@ def test_row_lists_with_repeats_are_mixed_place_by_place() -> None:
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-12, atol=0)
 
 
+def test_a_ring_buffer_in_two_spans_with_refill_is_mixed_as_if_written_out() -> None:
+    """Shown rows from the oldest on, then the reserve, newest first: the same bag as tensors, the same draws."""
+    memory = onca.Queue(12, 6, reserve=6, dtype=torch.float64)
+    rows = unit(25, 6, seed=3)
+    for chunk in rows.split(5):
+        memory.enqueue(chunk)
+    query, positive = unit(4, 6, seed=1), unit(4, 6, seed=2)
+    bag = memory.negatives(query)
+    assert len(bag.links) == 2
+    pool = onca.Pool(
+        positives=onca.Bag(query, (onca.Link(positive[:, None]),)),
+        negatives=bag,
+        reserve=memory.older(query),
+        temperature=0.2,
+        seed=SEED,
+    )
+    method = onca.read("chain(drop(hardest(20), refill=True), mochi(n=5, s=12, s2=6), infonce)")
+    written = torch.cat([rows[13:], rows[7:13].flip(0)])
+    wanted = onca.contrast(query, positive, written, method, reserve=6, normalize=False, seed=SEED, reduction="none")
+    torch.testing.assert_close(method(pool), wanted, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_keys_of_half_precision_are_mixed_in_float32(dtype: torch.dtype) -> None:
     query, positive, keys = unit(6, 8, seed=1).float(), unit(6, 8, seed=2).float(), unit(50, 8, seed=3).to(dtype)
