@@ -1,4 +1,4 @@
-"""Mirrored negatives: an answer to what is to be done about anti-correlated ones. New, and in no paper."""
+"""Mirrored negatives: an answer to the anti-correlated ones of 2010.06682, section 4. New, and in no paper."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class mirror(Rule, name="mirror"):
     """The chosen negatives k count as their mirror images -k: with the opposite sign of their score.
 
     An entry that is anti-correlated with the query becomes a hard negative, and the loss pushes it back towards
-    orthogonality. Asked in 2010.06682, section 4 ("exploited or corrected"); new. Rules before it saw the scores as
-    they were, rules after it see the new ones (support views too). Mirrored twice, an entry is what it was. Entries
+    orthogonality. 2010.06682 found such entries (section 4) and asked what to do about them (section 6.1). Rules before
+    it saw the scores as they were, rules after it see the new ones (support views too). Mirrored twice, an entry is what it was. Entries
     that a later refill lets in are not mirrored: write `mirror` behind it.
 
     Raises ValueError behind `harden`, whose weights belong to the scores as they were.
