@@ -16,8 +16,8 @@ class mirror(Rule, name="mirror"):
 
     An entry that is anti-correlated with the query becomes a hard negative, and the loss pushes it back towards
     orthogonality. 2010.06682 found such entries (section 4) and asked what to do about them (section 6.1). Rules before
-    it saw the scores as they were, rules after it see the new ones (support views too). Mirrored twice, an entry is what it was. Entries
-    that a later refill lets in are not mirrored: write `mirror` behind it.
+    it saw the scores as they were, rules after it see the new ones (support views too). Mirrored twice, an entry is
+    what it was. Entries that a later refill lets in are not mirrored: write `mirror` behind it.
 
     Raises ValueError behind `harden`, whose weights belong to the scores as they were.
     """
