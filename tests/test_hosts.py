@@ -402,3 +402,43 @@ def test_the_encoder_of_several_spaces_fits_the_host() -> None:
     host.after_step()
     assert all(parameter.grad is not None for parameter in host.encoder.parameters())
     assert all(parameter.grad is None for parameter in host.key_encoder.parameters())
+
+
+# That they learn: views of one image end closer to its rows than to those of others.
+
+
+@pytest.mark.parametrize(
+    ("make", "method"),
+    [
+        (lambda: npid(), onca.infonce),
+        (lambda: npid(draws=9), nce),
+        (lambda: cmc(), onca.infonce),
+        (lambda: cmc(draws=9), nce),
+        (lambda: looc(1), onca.infonce),
+    ],
+    ids=["npid", "npid nce", "cmc", "cmc nce", "looc"],
+)
+def test_images_are_told_apart_after_some_epochs(make: Callable[[], Host], method: onca.Method) -> None:
+    draw = torch.Generator().manual_seed(7)
+    base = torch.randn(IMAGES, F, generator=draw, dtype=DOUBLE)
+    host = make()
+    optimiser = torch.optim.SGD(host.encoder.parameters(), 0.1, momentum=0.9)
+
+    def step(number: int, rows: Tensor) -> list[onca.Pool]:
+        seen = tuple(base[rows] + 0.1 * torch.randn(B, F, generator=draw, dtype=DOUBLE) for _ in range(host.own_views))
+        host.before_step()
+        pools = host.pools(Batch(seen, index=rows, epoch=number / 3, step=number))
+        optimiser.zero_grad()
+        host.loss(pools, method).backward()
+        optimiser.step()
+        host.after_step()
+        return pools
+
+    def beaten(pools: list[onca.Pool]) -> float:
+        """Share of the negatives that score below the positive."""
+        above = [pool.negatives.mean(lambda p, s: (p.score < s).to(s.dtype), pool.positives.mean()) for pool in pools]
+        return torch.stack(above).mean().item()
+
+    for number in range(100):
+        pools = step(number, torch.randperm(IMAGES, generator=draw)[:B])
+    assert beaten(pools) > 0.9

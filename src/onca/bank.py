@@ -13,7 +13,7 @@ from onca.pool import Pool, unit
 
 
 class Bank(nn.Module):
-    """A row for each image: keys[i] <- unit(momentum * keys[i] + (1 - momentum) * new) (NPID, 1805.01978, section 3.2).
+    """A row for each image: keys[i] <- unit(momentum * keys[i] + (1 - momentum) * new) (NPID, 1805.01978, section 3.1).
 
     Buffers: keys [I,D] unit rows; label [I], -1 until an image was seen; age [I], steps since it was seen, -1 before;
     normaliser, the Z of NCE, -1 until a first batch fixes it; with `neighbours` = k > 0, neighbours [I,k], the rows of
@@ -142,7 +142,7 @@ class Bank(nn.Module):
 
 
 def draw_rows(queries: int, count: int, images: int, seed: int, device: torch.device | None = None) -> Tensor:
-    """`count` rows for each query, uniform with replacement (1805.01978, section 3.1): int64 [queries,count].
+    """`count` rows for each query, uniform with replacement (1805.01978, section 3.2): int64 [queries,count].
 
     They follow from `seed` alone, on every device. `Bank.drawn` applies them.
     """

@@ -1,4 +1,4 @@
-"""CMC's pair of encoders: one sees lightness, the other the two channels of colour (1906.05849, section 4.1)."""
+"""CMC's pair of encoders: one sees lightness, the other the two channels of colour (1906.05849)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from onca.schedule import Number
 class CMC(Banked):
     """The encoder maps a view to [B,2D], the embedding of L and that of ab side by side (`encoders.ColourSplit`). L is
     scored against the bank of ab and ab against that of L, both with the same drawn rows; the loss is the sum of the
-    two (eq. 6), and each bank takes its own half. Everything else is as in NPID.
+    two, and each bank takes its own half. Everything else is as in NPID.
 
     Z of `nce` is kept with the bank that is scored against: `second.normaliser` belongs to the queries of L. Support
     views stand in each pool as the half that the query is.

@@ -23,7 +23,7 @@ class LooC(Momentum):
 
     Views are q, k0, k1 .. kn: k0 shares no parameters with q, ki those of augmentation i (`views.looc_views`). In space
     0 the positive is k0 and the negatives are queue 0; in space i > 0 the positive is ki, and the negatives are the n
-    other keys of the *same* image, which differ from q in augmentation i, and queue i (eq. 2). The loss is the mean
+    other keys of the *same* image, which differ from q in augmentation i, and queue i. The loss is the mean
     over spaces; queue i takes ki as embedded in space i. With one queue it is MoCo.
 
     Keys of the same image stand first in the bag, with role "same image": never masked, and chosen by `same_image` and

@@ -16,7 +16,7 @@ EPSILON = 1e-7  # of the official code, inside both logarithms
 
 class _NCE(Objective):
     """-[log P0 / (P0 + c) + sum over negatives k of log (K/N) / (Pk + c)], P = exp(score / temperature) / Z,
-    c = K/N + 1e-7, K negatives drawn from N images (1805.01978, eq. 5 to 7, with the official code's 1e-7).
+    c = K/N + 1e-7, K negatives drawn from N images (1805.01978, section 3.2, with the official code's 1e-7).
 
     Z is `pool.normaliser`, a constant, and N `pool.population`: hosts with a bank give both. K counts the negatives
     that are present. Each probability enters as softplus(log P - log c), so that float32 is finite at temperature 0.05.
