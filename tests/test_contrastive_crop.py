@@ -256,6 +256,7 @@ def test_before_boxes_are_found_all_is_as_with_random_crops():
 
 
 def test_the_fixed_box_is_the_middle_whatever_was_found():
+    assert views.fixed_crop(0.125).inside(None, 2).tolist() == [[0.125, 0.125, 0.875, 0.875]] * 2
     found = torch.rand(30, 4, generator=seeded()).sort(1).values
     middle = torch.tensor([[0.25, 0.25, 0.75, 0.75]]).repeat(30, 1)
     expected = views.draw_contrastive_crop(middle, 48, 48, RECIPE.crop_scale, RECIPE.crop_ratio, 0.1, seeded(3))
