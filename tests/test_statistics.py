@@ -12,7 +12,7 @@ import onca
 from onca.study import find
 from onca.study.judge import by_seed, judge, signed, words
 from onca.study.plan import Claim
-from onca.study.statistics import Estimate, difference, estimate, unpaired_p, verdict
+from onca.study.statistics import Estimate, difference, estimate, holm, paired_p, unpaired_p, verdict
 from onca.study.studies.cai2020 import BASELINE, HARDEST
 from onca.train import Run
 
@@ -106,6 +106,41 @@ def test_the_unpaired_test_says_nothing_where_it_is_not_defined() -> None:
     assert unpaired_p([1.0], [2.0, 3.0]) is None
     assert unpaired_p([1.0, 1.0], [2.0, 2.0]) is None
     assert unpaired_p([1.0, 1.0], [2.0, 3.0]) is not None
+
+
+@given(columns)
+def test_the_paired_test_is_that_of_scipy(values: list[float]) -> None:
+    if not any(values):
+        assert paired_p(values) == 1.0
+    elif max(values) == min(values):
+        assert paired_p(values) is None
+    else:
+        assert paired_p(values) == pytest.approx(scipy.stats.ttest_1samp(values, 0).pvalue, rel=1e-9, abs=1e-12)
+
+
+def test_one_difference_has_no_test() -> None:
+    assert paired_p([1.0]) is None
+
+
+def test_holms_steps_by_hand() -> None:
+    """Sorted: 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1 is 0.04, 0.06, 0.06, 0.04; none may fall below one before it."""
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.001, 0.7]) == pytest.approx([1.0, 0.003, 1.0])
+    assert holm([0.04]) == [0.04] and holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_what_holm_rejects_is_what_its_steps_reject(ps: list[float]) -> None:
+    """The procedure as it is told: in order of p, reject while p <= alpha / (m - i), stop at the first that is not."""
+    adjusted = holm(ps)
+    for alpha in (0.01, 0.05, 0.2):
+        rejected, m = set(), len(ps)
+        for i, test in enumerate(sorted(range(m), key=lambda k: ps[k])):
+            if ps[test] * (m - i) > alpha:
+                break
+            rejected.add(test)
+        assert {k for k in range(m) if adjusted[k] <= alpha} == rejected
+    assert all(p <= a <= 1 for p, a in zip(ps, adjusted, strict=True))
 
 
 def _between(low: float, high: float) -> Estimate:
@@ -239,6 +274,23 @@ def test_worse_by_less_than_the_margin_is_marked() -> None:
     judged = judge([_claim("worse", "a", "baseline", "worse")], rows)
     assert judged["worse"].outcome == "shown"
     assert "1 point" in judged["worse"].caution
+
+
+def test_a_gain_can_be_set_against_another_gain() -> None:
+    """(a - b) - (c - d) seed by seed: a seed that one of the four lacks is no part of it."""
+    rows = _rows({"a": [53.0, 55.1, 57.0], "b": [50.0, 52.0, 54.0], "c": [51.0, 53.0], "d": [50.0, 52.0]})
+    more = Claim("more", "more", "a", "b", None, "helps", minus=("c", "d"))
+    found = judge([more], rows)["more"].difference
+    assert found is not None and found.by_seed == pytest.approx({0: 2.0, 1: 2.1}) and found.left_out == (2,)
+    absent = judge([Claim("gone", "gone", "a", "b", None, "helps", minus=("c", "e"))], rows)["gone"]
+    assert absent.outcome == "not tested here" and absent.reason == "no finished run of e"
+
+
+def test_a_claim_can_be_about_another_number() -> None:
+    rows = [{**row, "rotation_top1": 90.0 - float(str(row["seed"]))} for row in _rows({"a": [1.0, 2.0, 3.0]})]
+    rows += [{**row, "rotation_top1": 60.0} for row in _rows({"b": [5.0, 6.0, 7.0]})]
+    claim = Claim("turn", "turn", "a", "b", None, "helps", metric="rotation_top1")
+    assert judge([claim], rows)["turn"].outcome == "shown"
 
 
 def test_numbers_in_words() -> None:

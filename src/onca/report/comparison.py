@@ -12,6 +12,7 @@ from onca.report.tables import StudyResult, Summary
 from onca.study.comparison import BETTER, LEVEL, WORSE, Compared
 from onca.study.judge import Judged, words
 from onca.study.plan import Answer, Table
+from onca.study.statistics import Estimate
 
 MARKS = {BETTER: "▲ ", WORSE: "▼ "}
 POINTS = "points of linear top-1"
@@ -30,9 +31,11 @@ CORRECTED = (
 def figures(study: StudyResult, summaries: Sequence[Summary], judged: Mapping[str, Judged]) -> dict[str, Figure]:
     """A forest for every table, and a chart over its axis for one that has an axis."""
     drawn = []
+    nulls = (s.differences.get("top1") for s in summaries if s.condition.control == "null")
+    null = next((found.estimate for found in nulls if found), None)
     for place in study.study.tables:
         mine = [s for s in summaries if place.key in s.condition.figures]
-        drawn += [_forest(place, mine), _curves(place, mine)]
+        drawn += [_forest(place, mine, null), _curves(place, mine)]
     return {found.key: found for found in drawn if found is not None}
 
 
@@ -59,7 +62,7 @@ def findings(compared: Mapping[str, Sequence[Compared]]) -> tuple[Answer, ...]:
     return (
         _which("Which are better?", BETTER, methods, tested),
         _which("Which are worse?", WORSE, methods, tested),
-        _sound([each for each in rows if each.condition.control]),
+        *(_sound(each) for each in rows if each.condition.control == "null"),
         *_limits([each for each in rows if each.condition.needs_labels]),
     )
 
@@ -76,23 +79,18 @@ def _which(question: str, word: str, rows: Sequence[Compared], tested: int) -> A
 
 def _sentence(found: Compared) -> str:
     assert found.difference is not None
-    against = found.condition.against
-    return f"{found.condition.name}: {words(found.difference.estimate)} to the {against}."
+    return f"{found.condition.name}: {words(found.difference.estimate)}, against {found.condition.against}."
 
 
-def _sound(controls: Sequence[Compared]) -> Answer:
-    """The controls in words: the first is the null control, whose difference is chance alone."""
+def _sound(null: Compared) -> Answer:
+    """The null control in words: in it nothing differs but chance."""
     question = "What does chance alone do?"
-    tested = [each for each in controls if each.difference is not None]
-    if not tested:
+    if null.difference is None:
         return Answer(question, "Not tested here", ())
-    null = tested[0]
-    if null.word in MARKS:
-        headline = "Too much: the null control differs"
-        warning = ("Nothing was changed in it but chance, so the other rows' words are not to be trusted.",)
-    else:
-        headline, warning = null.word[0].upper() + null.word[1:], ()
-    return Answer(question, headline, (*warning, *(f"{_sentence(each)} It is {each.word}." for each in tested)))
+    if null.word not in MARKS:
+        return Answer(question, _capital(null.word), (_sentence(null),))
+    warning = "Nothing but chance was changed in it, so the words of the other rows are not to be trusted."
+    return Answer(question, "Too much: the null control differs", (_sentence(null), warning))
 
 
 def _limits(labelled: Sequence[Compared]) -> tuple[Answer, ...]:
@@ -102,32 +100,28 @@ def _limits(labelled: Sequence[Compared]) -> tuple[Answer, ...]:
     best = max(tested, key=lambda each: each.difference.estimate.mean if each.difference else 0.0)
     headline = "More" if best.word == BETTER else "No difference shown"
     return (
-        Answer("What could labels reach?", headline, tuple(f"{_sentence(each)} {_plain(each)}" for each in tested)),
+        Answer(
+            "What could labels reach?", headline, tuple(f"{_sentence(each)} {_capital(each.word)}." for each in tested)
+        ),
     )
 
 
-def _plain(found: Compared) -> str:
-    return f"{found.word[0].upper()}{found.word[1:]}."
+def _capital(word: str) -> str:
+    return word[0].upper() + word[1:]
 
 
-def _forest(place: Table, summaries: Sequence[Summary]) -> Figure | None:
+def _forest(place: Table, summaries: Sequence[Summary], null: Estimate | None) -> Figure | None:
     """Differences of a table's rows, methods before those that see labels; the band is the null control's interval."""
-    rows = [s for s in summaries if s.compared is not None and s.compared.difference is not None]
-    if not rows:
-        return None
-    null = next(
-        (s.compared.difference.estimate for s in rows if s.condition.control and s.compared and s.compared.difference),
-        None,
-    )
     panels = []
-    limits = extent([_line(s) for s in rows], 0.0)
-    for labels, title in ((False, ""), (True, "With labels, which no method has")):
-        mine = [_line(s) for s in rows if s.condition.needs_labels == labels]
+    for labels, title in ((False, ""), (True, "With labels, which no method has (a scale of its own)")):
+        mine = [
+            _line(s) for s in summaries if s.compared and s.compared.difference and s.condition.needs_labels == labels
+        ]
         if mine:
-            chart = forest(mine, POINTS, limits, differences=True, band=null)
-            panels.append(Panel(chart, title))
-    told = f"{READING} The band is the interval of the first control." if null else READING
-    return Figure(place.key, place.title, told, tuple(panels))
+            chart = forest(mine, POINTS, extent(mine, 0.0), differences=True, band=null)
+            panels.append(Panel(chart, title if panels else ""))
+    told = f"{READING} The band is the null control's interval." if null else READING
+    return Figure(place.key, place.title, told, tuple(panels)) if panels else None
 
 
 def _line(summary: Summary) -> Line:
@@ -157,7 +151,7 @@ def _curves(place: Table, summaries: Sequence[Summary]) -> Figure | None:
 
 def _numbers(summaries: Sequence[Summary]) -> tuple[Html, ...]:
     """The table itself, those that see labels after the others."""
-    head = ("Condition", "n", "Top-1", "Difference", "p", "p, Holm", "Says", "kNN", "Compute", "Seconds")
+    head = ("Condition", "n", "Top-1", "Difference", "p", "Says", "Compute", "Seconds")
     rows, tests = [], {}
     for s in sorted(summaries, key=lambda s: s.condition.needs_labels):
         c, found, top1 = s.condition, s.compared, s.estimates.get("top1")
@@ -172,17 +166,22 @@ def _numbers(summaries: Sequence[Summary]) -> tuple[Html, ...]:
                 str(top1.n) if top1 else "0",
                 sections.mean(s, "top1"),
                 sections.difference(s.differences.get("top1")),
-                sections.chance(found.p if found else None),
-                sections.chance(found.adjusted if found else None),
+                _chances(found),
                 join(MARKS.get(found.word, "") + found.word if found else "–", *why),
-                sections.mean(s, "knn"),
                 "–" if s.compute is None else f"{100 * s.compute:.0f} %",
                 "–" if s.seconds is None else f"{s.seconds:.0f}",
             )
         )
     kinds = [f"{n} rows {'with' if labels else 'without'} labels" for labels, n in tests.items()]
     caption = CORRECTED.format(tests=" and over the ".join(kinds) or "rows", level=LEVEL)
-    return (table(head, rows, numbers=(1, 2, 3, 4, 5, 7, 8, 9), caption=caption, stacked=True),)
+    return (table(head, rows, numbers=(1, 2, 3, 4, 6, 7), caption=caption, stacked=True),)
+
+
+def _chances(found: Compared | None) -> Html:
+    """The p of a row alone, and below it after Holm's correction."""
+    if found is None or found.p is None:
+        return join("–")
+    return join(sections.chance(found.p), tag("span", f"Holm {sections.chance(found.adjusted)}", class_="soft below"))
 
 
 def _trials(study: StudyResult) -> tuple[Html, ...]:

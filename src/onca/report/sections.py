@@ -23,17 +23,17 @@ def header(study: StudyResult) -> Html:
     done, seeds = len({row["condition"] for row in study.rows}), ", ".join(map(str, _seeds(study)))
     extent = f"{len(study.rows)} runs: {done} of {len(study.conditions)} conditions, seeds {seeds or 'none yet'}."
     arxiv, setting = study.study.arxiv, study.study.setting
-    data = f" on {study.provenance['data']}" if "data" in study.provenance else ""
-    about = [f"{setting.rstrip('.')}{data}."]
+    data = f"Data: {study.provenance['data']}. " if "data" in study.provenance else ""
+    about = [f"{setting} {data}"]
     if arxiv:
         link = tag("a", f"arXiv:{arxiv}", href=f"https://arxiv.org/abs/{arxiv}")
-        about = ["Repeats ", link, f" ({setting}){data}." if study.study.bands else f"{data}. {setting}"]
+        about = ["Repeats ", link, f" ({setting.rstrip('.')}). {data}"]
     unit = "Accuracies are those of a linear classifier on frozen features, in percent."
     return tag(
         "header",
         tag("p", f"onca study {study.name} · preset {study.preset} · host {study.host}", class_="kicker"),
         tag("h1", study.study.title),
-        tag("p", *about, f" {extent} {unit}"),
+        tag("p", *about, f"{extent} {unit}"),
     )
 
 

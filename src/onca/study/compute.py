@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onca.train import Run
-from onca.views import as_crop
+from onca.views import Crop, as_crop
 
 TRAINED = 3  # a backward pass costs two forward passes
 
@@ -36,16 +36,18 @@ def units(run: Run) -> int:
 
 def passes(run: Run) -> int:
     """Forward passes per training image in the whole run, with those in which crops look for their boxes."""
-    crop = as_crop(run.crop)
-    looks = sum(crop.locates(epoch) for epoch in range(1, run.epochs))
-    return units(run) * run.epochs + looks
+    return _passes(units(run), as_crop(run.crop), run.epochs)
+
+
+def _passes(each: int, crop: Crop, epochs: int) -> int:
+    return each * epochs + sum(crop.locates(epoch) for epoch in range(1, epochs))
 
 
 def at_equal_compute(run: Run, base: Run) -> Run:
     """The run with as many epochs as come nearest to the compute of `base`, one at least; of two, the fewer."""
-    most = max(1, -(-passes(base) // units(run)))
-    lengths = (replace(run, epochs=epochs) for epochs in range(1, most + 1))
-    return min(lengths, key=lambda each: abs(passes(each) - passes(base)))
+    wanted, each, crop = passes(base), units(run), as_crop(run.crop)
+    lengths = range(1, max(1, -(-wanted // each)) + 1)
+    return replace(run, epochs=min(lengths, key=lambda epochs: abs(_passes(each, crop, epochs) - wanted)))
 
 
 def share(run: Run, base: Run) -> float:

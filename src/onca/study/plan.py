@@ -31,8 +31,9 @@ class Condition:
     looks at classes while it trains (an oracle). `against`: the name of the condition it is compared with. `changes`:
     what differs from the preset's run besides method and temperature; without `epochs` among them, epochs are as many
     as make its compute that of the preset's run. `choices`: settings of which the best on the validation part is run
-    (the first one until then). `source`: where the setting comes from. `control`: shows what something else does than
-    what is tested. `series`, `at`: its line and its place on the axis of its table's chart.
+    (the first one until then). `source`: where the setting comes from. `control`: "null" where only chance differs from
+    what it is compared with, "other" where it shows what something else does than what is tested. `series`, `at`: its
+    line and its place on the axis of its table's chart.
     """
 
     kind: str
@@ -46,7 +47,7 @@ class Condition:
     changes: Changes = ()
     choices: tuple[Choice, ...] = ()
     source: str = ""
-    control: bool = False
+    control: str = ""
     series: str = ""
     at: float | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from onca.data import load
+from onca.data.sources import read_world
 from onca.study.plan import Changes, Claim, Condition
 from onca.study.studies.question import case, claim, question
 from onca.train import Run
@@ -40,9 +41,9 @@ def _of_classes(run: Run, count: int) -> Changes:
 def classes_claims(preset: str, host: str) -> tuple[Claim, ...]:
     few, many = (f"{CLASSES[preset][end]} classes" for end in (0, -1))
     return tuple(
-        claim
+        each
         for name in ("debiased", "oracle")
-        for claim in (
+        for each in (
             claim(f"{name} few", f"The {name} gains with {few}", f"{name}, {few}", few, "helps"),
             claim(f"{name} many", f"The {name} gains with {many}", f"{name}, {many}", many, "helps"),
             claim(f"{name} trend", f"The {name} gains more with {few} than with {many}", f"{name}, {few}", few,
@@ -74,9 +75,9 @@ def crop(preset: str, run: Run) -> tuple[Condition, ...]:
 def crop_claims(preset: str, host: str) -> tuple[Claim, ...]:
     small, large = (f"crops from {LOWS[end]:g}" for end in (0, -1))
     return tuple(
-        claim
+        each
         for name in ("elimination", "attraction")
-        for claim in (
+        for each in (
             claim(f"{name} large", f"FNC's {name} gains with {large} of the area", f"{name}, {large}", large, "helps"),
             claim(f"{name} trend", f"FNC's {name} gains more with {large} than with {small}", f"{name}, {large}",
                    large, "helps", minus=(f"{name}, {small}", small)),
@@ -112,10 +113,16 @@ def precision(preset: str, run: Run) -> tuple[Condition, ...]:
     return tuple(made)
 
 
+KNOWN = {"cifar10": 10, "cifar100": 100, "stl10": 10, "imagenet": 1_000}  # classes of what need not be here yet
+
+
 @lru_cache
 def class_count(data: str) -> int:
     """How many classes a source of images has."""
-    return len(load(data, images=1_000).train.names)
+    if data.split("(")[0] == "world":
+        world = read_world(data)
+        return world.families * world.genera * world.species
+    return KNOWN.get(data) or len(load(data, images=1_000).train.names)
 
 
 def precision_claims(preset: str, host: str) -> tuple[Claim, ...]:

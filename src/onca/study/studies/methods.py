@@ -28,7 +28,7 @@ def row(
     table: str = METHODS,
     against: str = BASELINE,
     labels: bool = False,
-    control: bool = False,
+    control: str = "",
 ) -> Condition:
     """A row of the comparison. others: further methods to choose among on the validation part."""
     choices = tuple(Choice(each, changes) for each in dict.fromkeys((method, *others))) if others else ()
@@ -58,7 +58,8 @@ def _published(run: Run) -> tuple[Condition, ...]:
     share = max(1, round(LITERATURE_KEYS / run.queue))
     scaled = tuple(max(1, number // share) for number in (1024, 1024, 128))
     return (
-        row(NULL, "chain(drop(sample(1)), infonce)", "one random negative left out: only chance differs", control=True),
+        row(NULL, "chain(drop(sample(1)), infonce)", "one random negative left out, so that only chance differs",
+            control="null"),
         row("hardest 0.1 % dropped", _refilled(run, "hardest(0.1)"), "2010.06682, Table 1"),
         row("hardest 5 % only", "chain(keep(hardest(5)), infonce)", "2010.06682, Figure 2"),
         row("debiased", "debiased(0.1)", "2007.00224: tau_plus 0.1 (at temperature 0.5)",
@@ -95,7 +96,7 @@ def _positives(run: Run) -> tuple[Condition, ...]:
         row("contrastive crop", "infonce", "2202.03278: alpha 0.6, threshold 0.1, a look every fifth of the epochs",
             (("crop", followed),)),
         row("fixed crop (control)", "infonce", "2202.03278's code: centres in the middle, without looking",
-            (("crop", "fixed_crop(alpha=0.6)"),), control=True),
+            (("crop", "fixed_crop(alpha=0.6)"),), control="other"),
     )  # fmt: skip
 
 
@@ -128,7 +129,7 @@ def _memories(run: Run) -> tuple[Condition, ...]:
     return (
         row("lasting memory", "infonce", "new: what is often among the hardest 5 % stays longer", kept),
         row("lasting at random (control)", "infonce", "the same memory, which keeps random entries", chance,
-            control=True),
+            control="other"),
     )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def _hosts(run: Run) -> tuple[Condition, ...]:
             npid, table=HOSTS, against="npid"),
         row("cmc", "infonce", "1906.05849: Lab, two banks, momentum 0.5", (("host", "cmc"),), table=HOSTS),
         row("moco, views rotated too", "infonce", "2008.05659's comparison: rotation as one more augmentation",
-            (("rotation", True),), table=HOSTS, control=True),
+            (("rotation", True),), table=HOSTS, control="other"),
         row("looc", "infonce", "2008.05659: spaces for rotation and colour",
             (("host", "looc"), ("rotation", True), ("spaces", "rotation,colour")), table=HOSTS),
     )  # fmt: skip
@@ -160,8 +161,8 @@ STUDY = Study(
     name="methods",
     title="Which treatment of negatives and positives helps, at equal compute?",
     setting=(
-        "same images, steps and seeds, as many epochs as equal compute leaves; differences to the baseline are paired "
-        "by seed and corrected by Holm's method"
+        "The same images, order and seeds, and as many epochs as equal compute leaves. Differences are paired by seed "
+        "and corrected by Holm's method."
     ),
     conditions=conditions,
     tables=(

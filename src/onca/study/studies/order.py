@@ -10,32 +10,35 @@ from onca.train import Run
 
 
 def cause(preset: str, run: Run) -> tuple[Condition, ...]:
-    """All train on the hardest 5 %; half of those are then left out, by label distance or at random."""
-    half = round(0.05 * run.queue / 2)
+    """Few negatives of one band of cosines, by kinship or at random; then kin alone, their harder or easier half.
 
-    def without(chosen: str) -> str:
-        return f"chain(keep(hardest(5)), drop({chosen}), infonce)"
+    Those of the query's class go first, since they are no kin but false negatives.
+    """
+    few = max(1, round(0.004 * run.queue))
 
+    def kept(*rules: str) -> str:
+        return f"chain(drop(same_class), {', '.join(f'keep({rule})' for rule in rules)}, infonce)"
+
+    band, kin = "window(94, 95)", "above(0.5, by=label_distance)"
     return (
-        case("hardest 5 %", "chain(keep(hardest(5)), infonce)"),
-        case("without a random half", without(f"sample({half})"), (), "hardest 5 %", control=True),
-        case("without the nearest relatives", without("hardest(50, by=label_distance)"), (), "without a random half",
-              labels=True),
-        case("without the most distant", without("easiest(50, by=label_distance)"), (), "without a random half",
-              labels=True),
-    )  # fmt: skip
+        case(CHANCE, kept(band, f"sample({few})"), labels=True, control="other"),
+        case(NEAREST, kept(band, f"nearest({few}, by=label_distance)"), (), CHANCE, labels=True),
+        case(FARTHEST, kept(band, f"farthest({few}, by=label_distance)"), (), CHANCE, labels=True),
+        case(EASIER, kept(kin, "easiest(50)"), labels=True),
+        case(HARDER, kept(kin, "hardest(50)"), (), EASIER, labels=True),
+    )
+
+
+CHANCE, NEAREST, FARTHEST = "equally hard, at random (control)", "equally hard, nearest kin", "equally hard, no kin"
+HARDER, EASIER = "kin alone, harder half", "kin alone, easier half"
 
 
 def cause_claims(preset: str, host: str) -> tuple[Claim, ...]:
-    chance = "without a random half"
     return (
-        claim("relatives", "Of equally hard negatives, near relatives harm: without them it goes better than without "
-               "as many at random", "without the nearest relatives", chance, "helps"),
-        claim("distant", "Of equally hard negatives, distant ones are needed: without them it goes worse than without "
-               "as many at random", "without the most distant", chance, "worse"),
-        claim("either", "Which half is left out matters", "without the nearest relatives", "without the most distant",
-               "helps"),
-    )  # fmt: skip
+        claim("kinship", "Of equally hard negatives, kin are the better ones", NEAREST, FARTHEST, "helps"),
+        claim("near", "They are better than equally hard ones at random", NEAREST, CHANCE, "helps"),
+        claim("difficulty", "Of kin alone, the harder ones are the better ones", HARDER, EASIER, "helps"),
+    )
 
 
 # Curricula, memories, positives in time.
@@ -46,7 +49,7 @@ def curricula(preset: str, run: Run) -> tuple[Condition, ...]:
     return (
         case(fixed, "chain(keep(hardest(5)), infonce)"),
         case("random 5 % (control)", f"chain(keep(sample({round(0.05 * run.queue)})), infonce)", (), fixed,
-              control=True),
+              control="other"),
         case("easy to hard", f"chain(keep(window(ramp(0, 95, {e}), ramp(5, 100, {e}))), infonce)", (), fixed),
         case("hard to easy", f"chain(keep(window(ramp(95, 0, {e}), ramp(100, 5, {e}))), infonce)", (), fixed),
     )  # fmt: skip
@@ -66,7 +69,7 @@ def memory(preset: str, run: Run) -> tuple[Condition, ...]:
     chance = "lasting at random (control)"
     return (
         case("queue"),
-        case(chance, "infonce", (("memory", "lasting(hardest(5, by=random))"),), "queue", control=True),
+        case(chance, "infonce", (("memory", "lasting(hardest(5, by=random))"),), "queue", control="other"),
         case("lasting", "infonce", (("memory", "lasting(hardest(5))"),), chance),
     )
 
@@ -104,9 +107,9 @@ def frames_claims(preset: str, host: str) -> tuple[Claim, ...]:
 QUESTIONS = (
     question(
         "cause",
-        "Is it the relation of a negative that harms, or its difficulty?",
-        "All train on the hardest 5 %, of which one half is left out: the nearest relatives by the tree of labels, the "
-        "most distant ones, or as many at random. Within the 5 % near relatives may still be the harder ones.",
+        "Is it a negative's kinship that matters, or its difficulty?",
+        "From one narrow band of cosines as many of the closest kin, by the tree of labels, as of the farthest, or at "
+        "random: kinship varies, difficulty stands still. Then kin alone, their harder or easier half: the reverse.",
         conditions=cause,
         claims=cause_claims,
     ),

@@ -18,7 +18,7 @@ def case(
     against: str = "",
     *,
     labels: bool = False,
-    control: bool = False,
+    control: str = "",
     series: str = "",
     at: float | None = None,
 ) -> Condition:
