@@ -44,6 +44,12 @@ class Case:
     reserve: int = 0
     epoch: float | None = None
     normalize: bool = True
+    neighbours: Tensor | None = None  # [I,k]
+    duplicates: Tensor | None = None  # [I]
+    depth: Tensor | None = None  # [C,C]
+    external: dict[str, Tensor] = field(default_factory=dict)  # each [I,F], unit rows
+    normaliser: Tensor | None = None
+    population: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,11 @@ class State:
     reserve: list[int]  # newest first
     positives: list[Tensor]  # cosines
     case: Case
+    own_index: int = -1
+    own_label: int = -1
+    index: tuple[int, ...] = ()  # N
+    labels: tuple[int, ...] = ()  # N
+    views: tuple[Tensor, ...] = ()  # S cosines of the support with the query
     weight: dict[int, Tensor] = field(default_factory=dict)  # place -> logarithm of how often it counts
     beta: float = 0.0
     short: bool = False  # a refill found too few
@@ -84,10 +95,13 @@ def state(case: Case, b: int) -> State:
     def own(rows: Tensor, shared: int) -> Tensor:
         return rows if rows.dim() == shared else rows[b]
 
+    def known(theirs: list[Tensor] | None, n: int) -> tuple[int, ...]:
+        return (-1,) * n if theirs is None else tuple(v for part in theirs for v in own(part, 1).tolist())
+
     def equal(mine: Tensor | None, theirs: list[Tensor] | None, n: int) -> list[bool]:
         if mine is None or theirs is None:
             return [False] * n
-        return [int(mine[b]) == value != -1 for part in theirs for value in own(part, 1).tolist()]
+        return [int(mine[b]) == value != -1 for value in known(theirs, n)]
 
     query = unit(case.query[b], case.normalize)
     keys = torch.cat([unit(own(bag, 2), case.normalize) for bag in case.negatives])
@@ -95,9 +109,10 @@ def state(case: Case, b: int) -> State:
     n = len(keys)
     image = equal(case.index, case.negative_index, n)
     present = [place for place in range(n) if not image[place]]
-    support = torch.zeros(n, 0)
+    support, views = torch.zeros(n, 0), query[:0]
     if case.support is not None:
-        support = (keys[:, None] * unit(case.support[b], case.normalize)).sum(-1)
+        rows = unit(case.support[b], case.normalize)
+        support, views = (keys[:, None] * rows).sum(-1), (rows * query).sum(-1)
     positives: list[Tensor] = []
     if case.positive is not None:
         rows = case.positive[b] if case.positive.dim() == 3 else case.positive[b][None]
@@ -112,6 +127,11 @@ def state(case: Case, b: int) -> State:
         [place for place in present if place >= n - case.reserve],
         positives,
         case,
+        -1 if case.index is None else int(case.index[b]),
+        -1 if case.label is None else int(case.label[b]),
+        known(case.negative_index, n),
+        known(case.negative_label, n),
+        tuple(views),
     )
 
 
@@ -336,14 +356,15 @@ class Chain:
     def left(self, case: Case) -> list[State]:
         """What the rules leave of each query's candidates."""
         before = after = [state(case, b) for b in range(len(case.query))]
-        for rule in self.rules:
-            after = [rule(now) for now in after]
+        for rule in self.rules:  # most look at one query, some at the whole batch
+            after = rule.batch(after) if hasattr(rule, "batch") else [rule(now) for now in after]
         if any(now.shown for now in before) and not any(now.shown for now in after):
             raise EveryQueryEmpty
         return after
 
     def __call__(self, case: Case) -> list[Tensor]:
-        return [self.objective(now) for now in self.left(case)]
+        left = self.left(case)
+        return self.objective.batch(left) if hasattr(self.objective, "batch") else [self.objective(now) for now in left]
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,20 @@ def knowledge(n: int, *, per_query: bool = False) -> dict[str, Any]:
         "support": rows(B, S, D, seed=3),
         "given": chance(B, n, seed=4),
         "epoch": 20.0,
+        **tables(),
+    }
+
+
+def tables() -> dict[str, Any]:
+    """What is known of 12 images and 3 classes beside any batch."""
+    hand = rows(12, 4, seed=10)
+    return {
+        "neighbours": whole(12, 12, 3, seed=11),
+        "duplicates": torch.arange(12) // 3,
+        "depth": torch.tensor([[2, 1, 0], [1, 2, 0], [0, 0, 2]]),
+        "external": {"hand": hand / hand.norm(dim=1, keepdim=True)},
+        "normaliser": torch.tensor(40.0, dtype=torch.float64),
+        "population": 12,
     }
 
 
@@ -72,6 +86,7 @@ def in_batch() -> Setting:
         "temperature": 0.5,
         "support": rows(12, S, D, seed=3),
         "given": chance(12, 12, seed=4),
+        **tables(),
     }
     pair = torch.arange(12).roll(6)
     z = rows(12, D, seed=5) + rows(6, D, seed=6).repeat(2, 1)
@@ -108,6 +123,10 @@ SETTINGS: dict[str, Callable[[], Setting]] = {
     ),
     "rows as they are": lambda: plain(
         [rows(B, D, seed=5) / 2, rows(B, D, seed=6) / 2, rows(N, D, seed=7) / 2], normalize=False, **knowledge(N)
+    ),
+    "bank": lambda: plain(
+        [rows(B, D, seed=5), rows(B, D, seed=6), rows(12, D, seed=7)],
+        **knowledge(12) | {"index": torch.tensor([0, 1, 2, 3, 7]), "negative_index": [torch.arange(12)]},
     ),
     "quantised": quantised,
     "some empty": some_empty,

@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 import oracle
+import oracle_methods  # noqa: F401 - adds the methods' names to the oracle's
 import pytest
 import torch
 from oracle import Case
@@ -67,12 +68,57 @@ chain(drop(nearest(3), refill=True), drop(nearest(3), refill=True), infonce)
 chain(drop(nearest(2), refill=True), keep(hardest(50)), infonce)
 chain(keep(hardest(after(10, 30))), infonce)
 chain(keep(hardest(ramp(100, 20, 40))), harden(cosine_decay(1.0, 0.2, 40)), debiased(0.1))
+hcl(0.5, 0.05)
+hcl(beta=2, tau_plus=0.01)
+chain(ring(60, 20), infonce)
+chain(ring(outer=75, inner=30, of="outer"), supcon)
+chain(ring(60, 20, neighbours=True), aggregation())
+chain(ring(60, 20, neighbours=True), aggregation("mean"))
+chain(ring(60, 20), aggregation(positive_in_denominator=False))
+chain(ball(40), debiased(0.02))
+chain(drop(same_class), ball(50), infonce)
+chain(cancel(3, 0.1), infonce)
+chain(cancel(4, -1, support_mean), mass)
+fnc(3, 0.1)
+fnc(k=4, threshold=0.05, attraction=False)
+fnc(k=4, threshold=-1, by=support_mean)
+chain(mirror(easiest(30)), infonce)
+chain(mirror(~above(0)), keep(hardest(50)), mass)
+chain(mirror(same_class), mirror(same_class), infonce)
+chain(keep(hardest(60)), mirror(easiest(40)), drop(nearest(2, by=support_max)), infonce)
+chain(own_views(1, 1), infonce)
+chain(own_views(close=2, far=0), supcon)
+chain(own_views(close=0, far=2), keep(hardest(50)), infonce)
+chain(attract(same_class), with_positives(supcon))
+chain(attract(given), with_positives(supcon))
+chain(keep(hardest(75)), margin(1.2, 0.2))
+chain(attract(given), margin(boundary=1.0))
+nce
+chain(keep(hardest(50)), nce)
+chain(drop(hardest(20, by=external("hand"))), infonce)
+chain(keep(nearest(6, by=external("hand"))), mass)
+chain(drop(near_duplicate), infonce)
+chain(attract(near_duplicate), supcon)
+chain(drop(hardest(50) & above(1, by=label_distance)), infonce)
+chain(keep(hardest(50, by=label_distance)), infonce)
+chain(keep(reached(2)), infonce)
+chain(attract(reached(1)), mass)
+invp(3, 2, 3, 8, 0.6, 0)
+invp(k=3, steps=1, hardest=50, background=100, weight=1.5, start=3)
+chain(drop(same_class), invp(3, 2, 4, 6, start=1))
+chain(auto(0.1, 0.5), infonce)
+chain(auto(0.3, 0.5), supcon)
+chain(drop(same_class), auto(0.4, 0.9), mass)
 """.strip().splitlines()
 
 
 def fits(method: str, setting: str) -> bool:
-    """A margin is measured from one positive; refill needs a reserve."""
-    if setting == "several positives" and ("semihard" in method or "triplet" in method):
+    """A margin is measured from one positive, distances between unit rows; refill needs a reserve, InvP a bank."""
+    if setting == "several positives" and any(word in method for word in ("semihard", "triplet", "margin")):
+        return False
+    if "margin" in method and setting in ("rows as they are", "quantised"):
+        return False
+    if "invp" in method and setting != "bank":
         return False
     return setting == "reserve" or "refill" not in method
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import io
 import tokenize
 import warnings
@@ -149,15 +150,19 @@ def read(text: str) -> Part:
     if not isinstance(text, str):
         raise ValueError(f"read takes the text of an expression; got {type(text).__name__}")
     source = text.strip()
-    try:
-        with warnings.catch_warnings(action="ignore"):  # what looks odd to Python is refused below in our own words
-            tree = ast.parse(source, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
-        raise ValueError(f"cannot read {source!r}: {getattr(problem, 'msg', problem)}") from None
-    value = _build(tree, source)
+    value = _build(_parse(source), source)
     if not isinstance(value, Part):
         raise ValueError(f"cannot read {source!r}: it is {_what(value)}, not an expression of parts")
     return _respell(value, source)
+
+
+@functools.lru_cache(maxsize=256)  # a text may come with every step, and catch_warnings forgets what was shown once
+def _parse(source: str) -> ast.expr:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what looks odd to Python is refused in our own words
+            return ast.parse(source, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
+        raise ValueError(f"cannot read {source!r}: {getattr(problem, 'msg', problem)}") from None
 
 
 def _what(value: Any) -> str:

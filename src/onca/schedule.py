@@ -94,10 +94,7 @@ class cosine_decay(Schedule, name="cosine_decay"):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class staircase(Schedule, name="staircase"):
-    """start - size * floor(epoch / (epochs / levels)), never beyond `end` (Ring's step policy, 2010.02037).
-
-    HCL's `--anneal down` (2010.04592) over E epochs is staircase(beta, 0, beta / 8, 9 * (E // 9), 9).
-    """
+    """start - size * floor(epoch / (epochs / levels)), never beyond `end` (Ring's step policy, 2010.02037)."""
 
     start: float
     end: float
