@@ -1,0 +1,124 @@
+"""Near-duplicates: pictures of a set that show the same photograph. N images, P pairs, I the largest index + 1.
+
+Two images are near-duplicates when their outlines are alike and so is the layout of their brightness: outlines (see
+`descriptors`) do not care for colour, contrast and a pixel's shift, the hash does not care for fine detail. Identical
+images always are. All pairs are looked at, none by luck: see `_alike`. New: in no paper.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from onca.data.descriptors import BLOCK, Images, each, outlines, perceptual_hash
+from onca.data.imageset import ImageSet
+
+OUTLINE = 0.975  # least cosine of the outlines; docs/methods/near_duplicates.md shows what other values find
+BITS = 16  # most bits of the 63 in which the hashes differ
+LEADING = 63  # directions that the first look uses
+ROWS = 1000  # images against all others at a time
+SLACK = 1e-4  # above the rounding errors of a cosine in float32
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of rows and why they are pairs; first row before second, in ascending order.
+
+    Of images that are identical pixel by pixel only the first is compared with others; each of its copies stands in one
+    pair, with it.
+    """
+
+    rows: Tensor  # int64 [P,2]
+    outline: Tensor  # float32 [P] cosine of the outlines
+    bits: Tensor  # int64 [P] bits of the hash that differ, of 63
+    identical: Tensor  # bool [P] the same pixels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def near_duplicates(images: ImageSet, *, outline: float = OUTLINE, bits: int = BITS) -> Tensor:
+    """The group of each image, int64 [I] by image index: connected components of all pairs.
+
+    A group is named by its smallest index, so that an image without a near-duplicate (or one that the set does not
+    hold) is a group of its own. Errors: ValueError for thresholds out of range.
+    """
+    first = components(len(images), duplicate_pairs(images, outline=outline, bits=bits).rows)
+    count = int(images.index.max()) + 1 if len(images) else 0
+    least = torch.full((len(images),), count).scatter_reduce(0, first, images.index, "amin")
+    group = torch.arange(count)
+    group[images.index] = least[first]
+    return group
+
+
+def duplicate_pairs(images: Images, *, outline: float = OUTLINE, bits: int = BITS) -> Pairs:
+    """All pairs whose outlines have a cosine of at least `outline` and whose hashes differ in at most `bits` bits.
+
+    One core takes about 20 s for 50,000 images, and four times as long for twice as many. An image without any edge has
+    no outlines, and only its copies are its near-duplicates. Errors: ValueError for thresholds out of range.
+    """
+    if not 0 < outline <= 1 or not 0 <= bits <= 63:
+        raise ValueError(f"outline={outline}, bits={bits}: outline is a cosine above 0 and up to 1, bits are 0 to 63")
+    original = _originals(images)
+    single = (original == torch.arange(len(original))).nonzero().flatten()
+    copies = (original != torch.arange(len(original))).nonzero().flatten()
+    rows, cosine = _alike(each(outlines, images)[single], outline)
+    hashes = each(perceptual_hash, images)[single]
+    differ = ((63 - (hashes[rows[:, 0]] * hashes[rows[:, 1]]).sum(1)) / 2).round().long()
+    near = differ <= bits
+    pairs = torch.cat([single[rows[near]], torch.stack([original[copies], copies], 1)])
+    order = torch.from_numpy(np.lexsort((pairs[:, 1], pairs[:, 0])))
+    return Pairs(
+        rows=pairs[order],
+        outline=torch.cat([cosine[near], torch.ones(len(copies))])[order],
+        bits=torch.cat([differ[near], torch.zeros(len(copies), dtype=torch.int64)])[order],
+        identical=torch.cat([torch.zeros(int(near.sum())), torch.ones(len(copies))]).bool()[order],
+    )
+
+
+def components(count: int, pairs: Tensor) -> Tensor:
+    """The smallest row that each row is connected with by pairs [P,2], itself if with none; int64 [count]."""
+    first, second = pairs.T.numpy()
+    graph = coo_array((np.ones(len(pairs), np.int8), (first, second)), shape=(count, count))
+    group = torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64))
+    least = torch.full((count,), count).scatter_reduce(0, group, torch.arange(count), "amin")
+    return least[group]
+
+
+def _originals(images: Images) -> Tensor:
+    """The first row that holds the same pixels, int64 [N]."""
+    first: dict[bytes, int] = {}
+    rows = []
+    for block in torch.arange(len(images)).split(BLOCK):
+        for pixels in images.take(block):
+            digest = hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest()
+            rows.append(first.setdefault(digest, len(rows)))
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def _alike(rows: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """All pairs i < j of unit or zero rows [N,F] whose cosine is at least `least`: [P,2], and their cosines [P].
+
+    A first look takes a few numbers a row: the parts p along the directions in which the rows vary most, and the length
+    r of the rest. A cosine is at most p.p' + r r' (Cauchy and Schwarz), so that no pair is lost; the few pairs that get
+    through are computed in full.
+    """
+    _, directions = torch.linalg.eigh(rows.T @ rows)  # ascending
+    parts = rows @ directions[:, -LEADING:]
+    rest = (rows.square().sum(1) - parts.square().sum(1)).clamp_min(0).sqrt()
+    short = torch.cat([parts, rest[:, None]], 1)
+    pairs, cosines = [torch.empty(0, 2, dtype=torch.int64)], [torch.empty(0)]
+    for start in range(0, len(rows), ROWS):
+        bound = short[start : start + ROWS] @ short[start:].T
+        found = (bound >= least - SLACK).nonzero()
+        for some in (start + found[found[:, 0] < found[:, 1]]).split(ROWS * 100):
+            cosine = (rows[some[:, 0]] * rows[some[:, 1]]).sum(1)
+            pairs.append(some[cosine >= least])
+            cosines.append(cosine[cosine >= least])
+    return torch.cat(pairs), torch.cat(cosines)

@@ -1,0 +1,140 @@
+"""Near-duplicates: what was planted is found, what is merely alike is not, and no pair is lost to the first look."""
+
+import re
+
+import pytest
+import torch
+from torch.nn import functional
+
+import onca
+from onca.data import ImageSet, load
+from onca.data.duplicates import _alike, components, duplicate_pairs, near_duplicates
+
+
+def image_set(pixels: torch.Tensor, index: torch.Tensor | None = None) -> ImageSet:
+    count = len(pixels)
+    return ImageSet(
+        pixels, torch.full((count,), -1), torch.arange(count) if index is None else index, (), {}, "planted"
+    )
+
+
+@pytest.fixture(scope="module")
+def coats() -> torch.Tensor:
+    pixels = load("world", images=300).train.pixels
+    assert pixels is not None
+    return pixels
+
+
+def changed(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The same pictures after what happens to pictures on their way through the web."""
+    values = pixels.float()
+    noise = torch.randn(values.shape, generator=torch.Generator().manual_seed(0))
+    smaller = functional.interpolate(values, size=24, mode="area")
+    made = {
+        "copied": values,
+        "darker": values * 0.7,
+        "paler": values * 0.6 + 80,
+        "grey": values.mean(1, keepdim=True).expand_as(values),
+        "noisy": values + 4 * noise,
+        "made smaller": functional.interpolate(smaller, size=32, mode="bilinear"),
+        "red for blue": values.flip(1),
+    }
+    return {name: value.clamp(0, 255).round().to(torch.uint8) for name, value in made.items()}
+
+
+@pytest.mark.parametrize(
+    ("how", "least"),
+    [("copied", 40), ("darker", 36), ("paler", 36), ("grey", 32), ("noisy", 36), ("made smaller", 16), ("red for blue", 28)],
+)  # fmt: skip
+def test_planted_duplicates_are_found_and_nothing_else(coats: torch.Tensor, how: str, least: int) -> None:
+    """Images 0-39 stand again at 300-339, changed."""
+    pairs = duplicate_pairs(image_set(torch.cat([coats, changed(coats[:40])[how]])))
+    found = {tuple(pair) for pair in pairs.rows.tolist()}
+    planted = {(k, 300 + k) for k in range(40)}
+    assert found <= planted
+    assert len(found) >= least
+    assert bool(pairs.identical.all()) == (how == "copied")
+
+
+def test_every_identical_pair_is_found_even_without_outlines() -> None:
+    """Plain images have no outlines: only those of one colour are duplicates of each other."""
+    shades = torch.tensor([10, 90, 10, 200, 90, 10], dtype=torch.uint8)
+    pairs = duplicate_pairs(image_set(shades[:, None, None, None].expand(6, 3, 32, 32).contiguous()))
+    assert pairs.rows.tolist() == [[0, 2], [0, 5], [1, 4]] and bool(pairs.identical.all())
+    assert pairs.bits.tolist() == [0, 0, 0] and pairs.outline.tolist() == [1, 1, 1]
+
+
+def test_many_copies_of_one_image_are_one_group(coats: torch.Tensor) -> None:
+    """As many pairs as copies, not the square of it."""
+    pixels = coats[:1].expand(3000, -1, -1, -1).contiguous()
+    assert len(duplicate_pairs(image_set(pixels))) == 2999
+    assert near_duplicates(image_set(pixels)).unique().tolist() == [0]
+
+
+@pytest.mark.parametrize("least", [0.2, 0.6, 0.9])
+@pytest.mark.parametrize("spread", [0.0, 0.05, 3.0])
+def test_the_first_look_loses_no_pair(least: float, spread: float) -> None:
+    """Against all products in float64: rows that crowd together, rows that do not, and a zero row."""
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(1500, 200, generator=draw) + spread * torch.randn(200, generator=draw)
+    rows[::3] = rows[1::3] + torch.rand(500, 1, generator=draw) * torch.randn(500, 200, generator=draw)
+    rows = functional.normalize(rows)
+    rows[7] = 0
+    exact = rows.double() @ rows.double().T
+    sure, possible = exact >= least + 1e-6, exact >= least - 1e-6
+    found = torch.zeros(1500, 1500, dtype=torch.bool)
+    pairs, cosines = _alike(rows, least)
+    found[pairs[:, 0], pairs[:, 1]] = True
+    upper = torch.ones(1500, 1500).triu(1).bool()
+    assert bool((found[sure & upper]).all()) and not bool((found & ~(possible & upper)).any())
+    assert float((exact[pairs[:, 0], pairs[:, 1]] - cosines).abs().max()) < 1e-5
+
+
+def test_groups_are_connected_components_named_by_their_smallest_index(coats: torch.Tensor) -> None:
+    pixels = torch.cat([coats[:5], coats[3:4], coats[1:2], coats[3:4]])
+    index = torch.tensor([40, 3, 12, 33, 8, 30, 50, 60])  # positions in a longer file
+    group = near_duplicates(image_set(pixels, index))
+    assert len(group) == 61
+    expected = list(range(61))
+    for members in ((3, 50), (30, 33, 60)):
+        for member in members:
+            expected[member] = min(members)
+    assert group.tolist() == expected
+
+
+def test_components_by_colouring() -> None:
+    pairs = torch.randint(0, 60, (40, 2), generator=torch.Generator().manual_seed(1))
+    colour = list(range(60))
+    for _ in range(60):
+        for a, b in pairs.tolist():
+            colour[a] = colour[b] = min(colour[a], colour[b])
+    assert components(60, pairs).tolist() == colour
+    assert components(4, torch.empty(0, 2, dtype=torch.int64)).tolist() == [0, 1, 2, 3]
+
+
+def test_a_planted_duplicate_is_dropped_from_the_negatives(coats: torch.Tensor) -> None:
+    group = near_duplicates(image_set(torch.cat([coats[:6], coats[2:3]])))
+    query, keys = torch.eye(3)[:1], torch.eye(3)
+    more = {"index": torch.tensor([6]), "negative_index": torch.tensor([2, 3, 4])}
+    dropped = onca.contrast(query, query, keys, "chain(drop(near_duplicate), infonce)", duplicates=group, **more)
+    assert float(dropped) == pytest.approx(float(onca.contrast(query, query, keys[1:])))
+
+
+def test_stricter_thresholds_find_fewer(coats: torch.Tensor) -> None:
+    images = image_set(torch.cat([coats, changed(coats[:60])["made smaller"]]))
+    found = {
+        (outline, bits): {tuple(p) for p in duplicate_pairs(images, outline=outline, bits=bits).rows.tolist()}
+        for outline in (0.9, 0.96, 0.99)
+        for bits in (0, 6, 63)
+    }
+    assert found[0.99, 63] < found[0.96, 63] < found[0.9, 63] and found[0.9, 0] < found[0.9, 6] < found[0.9, 63]
+    for outline in (0.0, 1.5):
+        with pytest.raises(ValueError, match=re.escape(f"outline={outline}, bits=16: outline is a cosine")):
+            duplicate_pairs(images, outline=outline)
+    with pytest.raises(ValueError, match="bits are 0 to 63"):
+        duplicate_pairs(images, bits=64)
+
+
+def test_an_empty_set_and_one_image(coats: torch.Tensor) -> None:
+    assert near_duplicates(image_set(coats[:1])).tolist() == [0]
+    assert near_duplicates(image_set(coats[:0])).tolist() == []
