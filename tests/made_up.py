@@ -14,7 +14,8 @@ from onca.train import Run
 
 def base(name: str, preset: str = "demo", host: str = "moco", ask: str | None = None) -> Run:
     """The run that a preset of a study describes."""
-    return Run(**{**PRESETS[preset], **find(name, ask).presets[preset], "host": host})
+    only = {"data": "world"} if ask == "classes" else {}  # the one source with several numbers of classes
+    return Run(**{**PRESETS[preset], **find(name, ask).presets[preset], **only, "host": host})
 
 
 def compared(

@@ -166,6 +166,8 @@ def test_questions_are_studies_of_their_own() -> None:
         grid("methods", ask="memroy")
     with pytest.raises(ValueError, match="cai2020 has no questions"):
         grid("cai2020", ask="memory")
+    with pytest.raises(ValueError, match="several numbers of classes: --data world, not cifar100"):
+        grid("methods", "small", ask="classes")
     with pytest.raises(ValueError, match="no preset 'paper' of the study methods"):
         grid("methods", "paper")
     with pytest.raises(ValueError, match="1000 is the seed"):

@@ -112,7 +112,7 @@ def _capital(word: str) -> str:
 
 def _forest(place: Table, summaries: Sequence[Summary], null: Estimate | None) -> Figure | None:
     """Differences of a table's rows, methods before those that see labels; the band is the null control's interval."""
-    panels = []
+    panels: list[Panel] = []
     for labels, title in ((False, ""), (True, "With labels, which no method has (a scale of its own)")):
         mine = [
             _line(s) for s in summaries if s.compared and s.compared.difference and s.condition.needs_labels == labels

@@ -12,34 +12,32 @@ from onca.train import Run
 
 # The number of classes.
 
-CLASSES = {"demo": (8, 16, 32, 64), "small": (10, 20, 50, 100)}
 WORLDS = {8: "world(families=2, genera=2, species=2)", 16: "world(genera=2, species=2)", 32: "world(species=2)",
           64: "world"}  # fmt: skip
-DEBIASED = "chain(debiased(0.1))"
 
 
 def classes(preset: str, run: Run) -> tuple[Condition, ...]:
     made = []
-    for count in CLASSES[preset]:
+    for count in WORLDS:
         base, data = f"{count} classes", _of_classes(run, count)
         oracle = f"chain(drop(same_class{'' if run.host == 'simclr' else ', refill=True'}), infonce)"
         made += [
             case(base, "infonce", data),
-            case(f"debiased, {base}", DEBIASED, data, base, series="debiased", at=count),
+            case(f"debiased, {base}", f"debiased({1 / count:g})", data, base, series="debiased", at=count),
             case(f"oracle, {base}", oracle, data, base, labels=True, series="oracle", at=count),
         ]
     return tuple(made)
 
 
 def _of_classes(run: Run, count: int) -> Changes:
-    """The run's data with its first classes only; a world has no other number of them than these four."""
-    if run.data.split("(")[0] == "world":
-        return (("data", WORLDS[count if count in WORLDS else 64]),)
-    return (("classes", count),)
+    """The run's data with so many classes. Raises ValueError for a source whose classes cannot be chosen."""
+    if run.data.split("(")[0] != "world":
+        raise ValueError(f"--ask classes needs a source with several numbers of classes: --data world, not {run.data}")
+    return (("data", WORLDS[count]),)
 
 
 def classes_claims(preset: str, host: str) -> tuple[Claim, ...]:
-    few, many = (f"{CLASSES[preset][end]} classes" for end in (0, -1))
+    few, many = (f"{count} classes" for count in (min(WORLDS), max(WORLDS)))
     return tuple(
         each
         for name in ("debiased", "oracle")
@@ -143,7 +141,8 @@ QUESTIONS = (
     question(
         "classes",
         "Does the gain of debiased, and of the oracle, fall with the number of classes?",
-        "The same images' worth of fewer or more classes; each gain is to the plain baseline on the same classes. "
+        "As many images of fewer or more classes; each gain is to the plain baseline on the same classes, and tau_plus is "
+        "the share of each class. "
         "Accuracies of different numbers of classes do not compare, gains in points only roughly.",
         "number of classes",
         conditions=classes,
