@@ -141,9 +141,8 @@ QUESTIONS = (
     question(
         "classes",
         "Does the gain of debiased, and of the oracle, fall with the number of classes?",
-        "As many images of fewer or more classes; each gain is to the plain baseline on the same classes, and tau_plus is "
-        "the share of each class. "
-        "Accuracies of different numbers of classes do not compare, gains in points only roughly.",
+        "As many images of fewer or more classes; each gain is to the plain baseline on the same classes, and tau_plus "
+        "is the share of a class. Accuracies on different numbers of classes do not compare, gains only roughly.",
         "number of classes",
         conditions=classes,
         claims=classes_claims,
