@@ -345,6 +345,20 @@ def test_looc_of_one_space_is_moco(make: Callable[[int], nn.Module]) -> None:
     assert torch.equal(one.queues[0].index, other.memory.index)
 
 
+def test_keys_are_encoded_in_another_order_in_every_step_and_come_back_in_theirs() -> None:
+    host, images = MoCo(normed(D), queue(), 0.9), batch(0, 2).views[1]
+    asked = [Batch((images, images), step=step) for step in range(6)]
+    found = [host.encode_keys(each, 1) for each in asked]
+    unshuffled = normalize(host.key_encoder(images), dim=1)
+    shared = [torch.allclose(keys, unshuffled) for keys in found]
+    assert not all(shared), "keys see the statistics of the parts that their queries see"
+    assert torch.equal(found[1], host.encode_keys(asked[1], 1))
+    assert len({tuple(keys[0].tolist()) for keys in found}) > 1
+    host.eval()
+    plain = normalize(host.key_encoder(images), dim=1)
+    torch.testing.assert_close(host.encode_keys(Batch((images, images)), 1), plain)
+
+
 def test_each_space_has_its_positive_its_other_views_and_its_queue() -> None:
     host = looc(names=("rotation", "colour"))
     for step in range(3):
