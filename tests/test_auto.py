@@ -41,6 +41,8 @@ def expected(scores: list[list[float]], positives: list[float], prior: float, ce
     b = math.sqrt(sum((value - a) ** 2 for value in z) / len(z))
     if a <= 0:
         return [[False] * len(row) for row in scores]
+    beyond = [(s - m) / d >= a + b for row, (m, d) in zip(scores, moments, strict=True) for s in row]
+    prior = min(prior, sum(beyond) / len(beyond) / 0.15865525393145707)
 
     def reaches(value: float) -> bool:
         return prior * density(value, a, b) >= certainty * density(value, 0, 1)
@@ -60,7 +62,7 @@ def expected(scores: list[list[float]], positives: list[float], prior: float, ce
     return result
 
 
-@pytest.mark.parametrize("closeness", [0.05, 0.5, 1.5, 4.0])
+@pytest.mark.parametrize("closeness", [0.05, 0.5, 0.8, 1.5, 4.0])
 @pytest.mark.parametrize("prior, certainty", [(0.02, 0.5), (0.1, 0.5), (0.1, 0.1), (0.4, 0.5), (1, 0.05)])
 def test_likely_is_its_definition(closeness: float, prior: float, certainty: float) -> None:
     query, noise, keys = draw(12, 6, seed=1), draw(12, 6, seed=2), draw(70, 6, seed=3)
@@ -76,10 +78,10 @@ def test_likely_is_its_definition(closeness: float, prior: float, certainty: flo
 def test_the_cases_of_the_definition_differ() -> None:
     """The test above sees chosen sets that are empty and that are cut by the threshold; the bound comes below."""
     query, noise, keys = draw(12, 6, seed=1), draw(12, 6, seed=2), draw(70, 6, seed=3)
-    shares = [
-        float(chosen(onca.pool(query, c * query + noise, keys), likely(0.1, 0.5)).double().mean()) for c in (0.05, 1.5)
-    ]
-    assert shares[0] == 0 < shares[1] < 14 / 70
+    cases = ((0.05, 0.1), (0.8, 0.1), (1.5, 0.4))  # positives too far, in between, and so close that they refute 0.4
+    found = [chosen(onca.pool(query, c * query + noise, keys), likely(prior)) for c, prior in cases]
+    far, between, close = (float(each.double().mean()) for each in found)
+    assert far == close == 0 and 0.05 < between < 0.2
 
 
 def test_absent_entries_count_in_nothing() -> None:
@@ -153,6 +155,13 @@ def test_what_is_chosen_holds_to_its_certainty() -> None:
     precisions, recalls = zip(*found, strict=True)
     assert list(precisions) == sorted(precisions, reverse=True) and list(recalls) == sorted(recalls)
     assert all(p > c - 0.05 for p, c in zip(precisions, (0.8, 0.5, 0.2, 0.1), strict=True)) and recalls[1] > 0.2
+
+
+@pytest.mark.parametrize("spread", [0.5, 0.8])
+def test_a_prior_that_the_batch_refutes_is_lowered(spread: float) -> None:
+    query, mate, keys, truth = classes(20, spread)
+    precision, recall = quality(chosen(onca.pool(query, mate, keys), likely(0.5)), truth)
+    assert precision > 0.5 and recall > 0.6, "half of all negatives were promised, and a twentieth is there"
 
 
 def test_views_far_closer_than_classmates_leave_the_baseline() -> None:

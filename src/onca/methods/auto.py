@@ -16,18 +16,20 @@ from onca.rules import Rule, drop
 from onca.schedule import Number, Schedule, check_number
 from onca.select import Selector
 
+TAIL = math.erfc(math.sqrt(0.5)) / 2  # of a normal distribution, one deviation or more above its mean
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class likely(Selector, name="likely"):
     """Entries that are of the query's class with a probability of `certainty` or more, as far as can be told without
     labels: P(z) = tau_plus f+(z) / f(z), in z = (cosine - mean) / deviation of the query's own negatives.
 
-    f is the standard normal density, f+ that of the positives of this batch, each in its own query's z: views of one
-    image stand for images of one class. Where P reaches certainty follows in closed form, and all entries from there
-    on are meant, harder ones too; of N entries at most N tau_plus / certainty, the most that could be right. Without
-    two queries to compare, without spread, or with positives no closer than negatives, none is.
-
-    tau_plus: share of same-class entries among the negatives, as of `debiased`. Note `likely`: share that is chosen.
+    f is the standard normal density, f+ the normal one of this batch's positives, each in its own query's z: views of
+    one image stand for images of one class. tau_plus (share of same-class entries, as of `debiased`) is lowered where
+    the batch refutes it, where fewer negatives than tau_plus f+ promises lie one deviation or more beyond the mean of
+    f+. Where P reaches certainty follows in closed form, and all entries from there on are meant, harder ones too; of N
+    at most N tau_plus / certainty, the most that could be right. Without two queries to compare, without spread, or
+    with positives no closer than negatives, none is. Note `likely`: share of entries that is chosen.
     """
 
     tau_plus: Number = 0.01
@@ -47,24 +49,29 @@ class likely(Selector, name="likely"):
 
     @torch.no_grad()
     def __call__(self, pool: Pool, bag: Bag) -> Test:
-        odds = self._share("tau_plus", pool.number(self.tau_plus, self))
-        odds /= self._share("certainty", pool.number(self.certainty, self))
-        seen = _detached(bag)
+        prior = self._share("tau_plus", pool.number(self.tau_plus, self))
+        certainty = self._share("certainty", pool.number(self.certainty, self))
+        seen, own = _detached(bag), _detached(pool.positives)
         centre = seen.mean()
         spread = seen.mean(lambda piece, c: (piece.score - c).square(), centre).sqrt()
         varied = spread > 0
         unit = torch.where(varied, spread, 1)
-        own = _detached(pool.positives)
         first = own.mean(lambda piece, c, u: (piece.score - c) / u, centre, unit)
         second = own.mean(lambda piece, c, u: ((piece.score - c) / u).square(), centre, unit)
-        told = own.count() * varied  # positives that tell something [B]
-        limit = torch.where(varied, centre + boundary(odds, *_moments(first, second, told)) * unit, torch.inf)
+        mean, deviation = _moments(first, second, own.count() * varied)
+
+        number = bag.count()
+        far = bag.only(_from(centre + (mean + deviation) * unit)).count()
+        odds = (
+            min(prior, float((far * varied).sum() / (number * varied).sum().clamp_min(1).double()) / TAIL) / certainty
+        )
+        close = _from(torch.where(varied, centre + boundary(odds, mean, deviation) * unit, torch.inf))
         most = bag.threshold(lambda number: (number.double() * min(odds, 1.0)).long()).test()
 
         def test(piece: Slice) -> Tensor:
-            return (piece.score >= limit[piece.part, None]) & most(piece)
+            return close(piece) & most(piece)
 
-        share = bag.only(test).count() / bag.count().clamp_min(1).double()
+        share = bag.only(test).count() / number.clamp_min(1).double()
         pool.note("likely", share.mean().item())
         return test
 
@@ -81,6 +88,10 @@ def boundary(odds: float, mean: float, deviation: float) -> float:
     if root < 0:
         return math.inf if square < 0 else -math.inf
     return -2 * constant / (linear + math.sqrt(root))  # of the two forms the one that also holds for square = 0
+
+
+def _from(limit: Tensor) -> Test:
+    return lambda piece: piece.score >= limit[piece.part, None]
 
 
 def _moments(first: Tensor, second: Tensor, number: Tensor) -> tuple[float, float]:
