@@ -44,8 +44,16 @@ def changed(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("how", "least"),
-    [("copied", 40), ("darker", 36), ("paler", 36), ("grey", 32), ("noisy", 36), ("made smaller", 16), ("red for blue", 28)],
-)  # fmt: skip
+    [
+        ("copied", 40),
+        ("darker", 36),
+        ("paler", 36),
+        ("grey", 32),
+        ("noisy", 36),
+        ("made smaller", 16),
+        ("red for blue", 28),
+    ],
+)
 def test_planted_duplicates_are_found_and_nothing_else(coats: torch.Tensor, how: str, least: int) -> None:
     """Images 0-39 stand again at 300-339, changed."""
     pairs = duplicate_pairs(image_set(torch.cat([coats, changed(coats[:40])[how]])))

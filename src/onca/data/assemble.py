@@ -9,7 +9,7 @@ from torch import Tensor
 
 from onca.data.imageset import ImageSet, Levels, Splits
 from onca.data.pictures import Bad, Pictures, Undecoded, decode, read, readable
-from onca.data.split import part, spread
+from onca.data.split import part, spread, units
 
 MEMORY = 4 << 30  # bytes: a set that needs more as pixels stays encoded, and is decoded image by image
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
@@ -17,12 +17,14 @@ TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """One part as it lies in the source: encoded pictures with their labels, and levels as in `ImageSet`."""
+    """One part as it lies in the source: encoded pictures with their labels; levels and sequences as in `ImageSet`."""
 
     pictures: Pictures
     label: Tensor  # int64 [N]
     names: tuple[str, ...]
     levels: Levels
+    sequence: Tensor | None = None
+    frame: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def assemble(parts: Mapping[str, Raw], wish: Wish) -> Splits:
 
     "test" tests, else "val", else a stratified fifth of train; "val" validates where "test" is there too, else a
     stratified tenth of what then is train. What is carved out of train keeps its positions there as `index`.
-    `images` caps what trains, spread over the classes; nothing that is left out is decoded.
+    `images` caps what trains, spread over the classes; nothing that is left out is decoded. The frames of a sequence
+    stay together, with the label of the first.
     """
     train = parts["train"]
     rows = torch.arange(len(train.label))
@@ -54,7 +57,7 @@ def assemble(parts: Mapping[str, Raw], wish: Wish) -> Splits:
     if validation is None:
         rows, validation_rows = _carve(train, rows, VALIDATION_SHARE, wish.seed)
     if wish.images is not None:
-        rows = rows[spread(train.label[rows], wish.images, wish.seed)]
+        rows = _cap(train, rows, wish.images, wish.seed)
     first = _image_set(train, rows, wish, shape=None)
     return Splits(
         train=first,
@@ -64,8 +67,15 @@ def assemble(parts: Mapping[str, Raw], wish: Wish) -> Splits:
 
 
 def _carve(raw: Raw, rows: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    carved = part(raw.label[rows], share, seed)
+    unit, first = units(None if raw.sequence is None else raw.sequence[rows], len(rows))
+    carved = part(raw.label[rows[first]], share, seed)[unit]
     return rows[~carved], rows[carved]
+
+
+def _cap(raw: Raw, rows: Tensor, most: int, seed: int) -> Tensor:
+    unit, first = units(None if raw.sequence is None else raw.sequence[rows], len(rows))
+    chosen = spread(raw.label[rows[first]], most, seed, unit.bincount())
+    return rows[torch.isin(unit, chosen)][:most]
 
 
 def _image_set(raw: Raw, rows: Tensor | None, wish: Wish, shape: tuple[int, int] | None) -> ImageSet:
@@ -93,15 +103,19 @@ def _image_set(raw: Raw, rows: Tensor | None, wish: Wish, shape: tuple[int, int]
         levels={level: (label[index], names) for level, (label, names) in raw.levels.items()},
         source=wish.source,
         skipped=skipped,
+        sequence=None if raw.sequence is None else raw.sequence[index],
+        frame=None if raw.frame is None else raw.frame[index],
     )
 
 
 def _say_single(train: Raw, source: str) -> None:
-    count = torch.bincount(train.label[train.label >= 0], minlength=len(train.names))
+    label = train.label[units(train.sequence, len(train.label))[1]]
+    count = torch.bincount(label[label >= 0], minlength=len(train.names))
     single = (count == 1).nonzero().flatten().tolist()
+    one = "image" if train.sequence is None else "image or sequence"
     if single:
         warnings.warn(
-            f"{source}: {len(single)} classes have a single image ({train.names[single[0]]!r} is the first of them): "
+            f"{source}: {len(single)} classes have a single {one} ({train.names[single[0]]!r} is the first of them): "
             "it trains, and is in no other part",
             stacklevel=2,
         )

@@ -1,6 +1,7 @@
 """Labelled images as one value. N images, n of them asked for, C channels (3), H x W pixels."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ class ImageSet:
     levels   the hierarchy, coarse to fine by number of names; the labels themselves are one of the levels
     source   the text that names where they come from
     skipped  names of images that were left out because they could not be decoded
+    sequence int64 [N], the moving sequence (a video, say) that the image belongs to, -1 to none; None: there are none
+    frame    int64 [N], its place in time within its sequence; given with `sequence`
     """
 
     pixels: Tensor | None
@@ -32,6 +35,8 @@ class ImageSet:
     source: str
     undecoded: Undecoded | None = None
     skipped: tuple[str, ...] = ()
+    sequence: Tensor | None = None
+    frame: Tensor | None = None
 
     def __post_init__(self) -> None:
         if (self.pixels is None) == (self.undecoded is None):
@@ -43,6 +48,11 @@ class ImageSet:
             raise ValueError(
                 f"{stored} images, {len(self.label)} labels, {len(self.index)} indices: must be equally many"
             )
+        if (self.sequence is None) != (self.frame is None):
+            raise ValueError("sequence and frame belong together, one of them is missing")
+        for name, value in (("sequence", self.sequence), ("frame", self.frame)):
+            if value is not None and value.shape != self.index.shape:
+                raise ValueError(f"{name} must be [{stored}], one number an image; it is {list(value.shape)}")
         for level, (label, names) in {"label": (self.label, self.names), **self.levels}.items():
             if len(label) and not -1 <= int(label.min()) <= int(label.max()) < len(names):
                 raise ValueError(
@@ -60,6 +70,17 @@ class ImageSet:
         assert self.pixels is not None
         return self.pixels.shape[2], self.pixels.shape[3]
 
+    @cached_property
+    def timeline(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What `neighbour_frames` looks things up in, all int64 [N]: ascending times, in which two sequences lie
+        further apart than two frames can; the row at each of them; the place of each row among them."""
+        assert self.sequence is not None and self.frame is not None
+        number = self.sequence.unique(return_inverse=True)[1]
+        time = number * (2 * (int(self.frame.max()) + 1) + 1) + self.frame
+        order = time.argsort(stable=True)
+        place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        return time[order], order, place
+
     def take(self, rows: Tensor) -> Tensor:
         """The images in these rows (int64 [n]), uint8 [n,3,H,W]."""
         if self.undecoded is not None:
@@ -76,6 +97,8 @@ class ImageSet:
             label=self.label[rows],
             index=self.index[rows],
             levels={level: (label[rows], names) for level, (label, names) in self.levels.items()},
+            sequence=None if self.sequence is None else self.sequence[rows],
+            frame=None if self.frame is None else self.frame[rows],
         )
 
 

@@ -2,7 +2,8 @@
 
 Arrays of a pack: `data` uint8, all image files one after the other; `offsets` int64 [N+1], image i is
 data[offsets[i]:offsets[i+1]]; `labels` int64 [N], -1 unknown, with `class_names`; any further `X_labels` with `X_names`
-is a level of the hierarchy; the rest is ignored.
+is a level of the hierarchy; `sequence` with `frame`, int64 [N], say which images follow each other in time, -1 none.
+The rest is ignored.
 """
 
 import os
@@ -57,7 +58,11 @@ def read_pack(path: Path) -> Raw:
     if "labels" in arrays or "class_names" in arrays:
         label, names = _level(arrays, "labels", "class_names", count, path)
     return Raw(
-        Packed(data.astype(np.uint8, copy=False), offsets, path), label, names, _levels(arrays, label, names, path)
+        Packed(data.astype(np.uint8, copy=False), offsets, path),
+        label,
+        names,
+        _levels(arrays, label, names, path),
+        *_times(arrays, count, path),
     )
 
 
@@ -149,6 +154,23 @@ def _level(arrays: Arrays, labels: str, class_names: str, count: int, path: Path
             f"(0 to {len(names) - 1}; -1 is unknown)"
         )
     return torch.from_numpy(values.astype(np.int64)), names
+
+
+def _times(arrays: Arrays, count: int, path: Path) -> tuple[Tensor | None, Tensor | None]:
+    """Sequence and frame of each image. Errors: ValueError where one is missing or no list of whole numbers."""
+    held = [name for name in ("sequence", "frame") if name in arrays]
+    if not held:
+        return None, None
+    if len(held) == 1:
+        raise ValueError(f"{path}: sequence and frame belong together, it has only {held[0]}")
+    for name in held:
+        values = arrays[name]
+        if values.shape != (count,) or not np.issubdtype(values.dtype, np.integer) or (values < -1).any():
+            raise ValueError(
+                f"{path}: {name} must be {count} whole numbers from -1 (none), one an image, "
+                f"not {values.dtype} {values.shape}"
+            )
+    return torch.from_numpy(arrays["sequence"].astype(np.int64)), torch.from_numpy(arrays["frame"].astype(np.int64))
 
 
 def _agree(file: Path, first: Raw, other_file: Path, other: Raw) -> None:

@@ -1,7 +1,21 @@
-"""Which images train, validate and test, decided before anything is decoded. N images."""
+"""Which images train, validate and test, decided before anything is decoded. N images.
+
+The frames of a sequence stay together: what is chosen are units, sequences or single images.
+"""
 
 import torch
 from torch import Tensor
+
+
+def units(sequence: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+    """The unit of each image, int64 [N], numbered in the order of their first images, and the rows of those."""
+    if sequence is None:
+        return torch.arange(count), torch.arange(count)
+    own = -1 - torch.arange(count)  # names of the images that are in no sequence
+    names, unit = torch.where(sequence < 0, own, sequence).unique(return_inverse=True)
+    first = torch.full((len(names),), count).scatter_reduce(0, unit, torch.arange(count), "amin")
+    order = first.argsort()
+    return order.argsort()[unit], first[order]
 
 
 def part(label: Tensor, share: float, seed: int) -> Tensor:
@@ -14,14 +28,20 @@ def part(label: Tensor, share: float, seed: int) -> Tensor:
     return (rank < wanted) & (count > 1)
 
 
-def spread(label: Tensor, most: int, seed: int) -> Tensor:
-    """At most `most` rows, spread evenly over the classes whatever the order of the file, ascending int64."""
-    if most >= len(label):
+def spread(label: Tensor, most: int, seed: int, size: Tensor | None = None) -> Tensor:
+    """Rows of at most `most` images, spread evenly over the classes whatever the order of the file, ascending int64.
+
+    size: images of each row, where rows are sequences; at least one row is chosen. None: one.
+    """
+    size = torch.ones_like(label) if size is None else size
+    if most >= int(size.sum()):
         return torch.arange(len(label))
     rank, count = _ranks(label, seed)
     # the r-th of n images of a class stands at (r + start) / n of the way; who comes first gets in
     start = torch.rand(int(label.max()) + 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return ((rank + start[label + 1]) / count).argsort()[:most].sort().values
+    order = ((rank + start[label + 1]) / count).argsort()
+    chosen = int((size[order].cumsum(0) <= most).sum())
+    return order[: max(chosen, 1)].sort().values
 
 
 def _ranks(label: Tensor, seed: int) -> tuple[Tensor, Tensor]:

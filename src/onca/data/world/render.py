@@ -45,31 +45,59 @@ BARS = 0.2  # share of the pictures with a blade of grass in front
 LIGHT = 0.2  # brighter or darker, and again from one side to the other
 NOISE = 0.035  # ends of a uniform distribution: a standard deviation of 0.02
 
+# motion: how far, as the constants above, a frame may leave the first one; and how fast, in turns a frame
+STEP_ASIDE, STEP_UP = 0.30, 0.12
+SWAY = 0.05  # of a full turn
+APPROACH = 0.12  # log of the scale
+GAIT = 0.5  # radians of the skin's warp
+CLOUD = 0.8  # of LIGHT
+PACE = (0.02, 0.06)
+SHOT = 40  # bits of an animal's number, above which the frame's stands where every frame has noise of its own
 
-def block(number: int, seed: int, families: int, genera: int, species: int, size: int) -> Tensor:
-    """BLOCK images from number * BLOCK on, uint8 [BLOCK,3,size,size]; image i is of class i modulo the classes."""
+
+def block(number: int, seed: int, families: int, genera: int, species: int, size: int, frames: int = 1) -> Tensor:
+    """BLOCK images from number * BLOCK on, uint8 [BLOCK,3,size,size].
+
+    Image i is frame i modulo `frames` of animal i // frames, and animal a is of class a modulo the classes.
+    """
     ids = torch.arange(number * BLOCK, (number + 1) * BLOCK)
-    label = ids % (families * genera * species)
+    label = ids // frames % (families * genera * species)
     images = torch.empty(BLOCK, 3, size, size, dtype=torch.uint8)
     for f, fields in enumerate(list(patterns.FAMILIES.values())[:families]):
         for g, field in enumerate(fields[:genera]):
             members = (label // species == f * genera + g).nonzero().flatten()
             for rows in torch.split(members, GROUP):
-                images[rows] = _draw(seed, ids[rows], field, label[rows] % species, size)
+                images[rows] = _draw(seed, ids[rows] // frames, ids[rows] % frames, field, label[rows] % species, size)
     return images
 
 
-def _draw(seed: int, ids: Tensor, field: patterns.Field, species: Tensor, size: int) -> Tensor:
-    dice = Dice(seed, ids, stream=0, count=48)
-    canvas = _pose(dice, size)
+class Motion:
+    """How far n animals have moved since their first frames, one kind of movement at a time, as `Dice`."""
+
+    def __init__(self, seed: int, ids: Tensor, frame: Tensor) -> None:
+        self.dice = Dice(seed, ids, stream=4, count=16)
+        self.frame = frame[:, None]
+
+    def up_to(self, most: float) -> Tensor:
+        """A smooth wandering to and fro over twice `most`, 0 at frame 0, [n,1]."""
+        phase, pace = self.dice.between(0, math.tau), math.tau * self.dice.between(*PACE)
+        return most * (torch.sin(phase + pace * self.frame) - torch.sin(phase))
+
+
+def _draw(seed: int, ids: Tensor, frame: Tensor, field: patterns.Field, species: Tensor, size: int) -> Tensor:
+    dice, motion = Dice(seed, ids, stream=0, count=48), Motion(seed, ids, frame)
+    canvas = _pose(dice, motion, size)
     ink = _ink(dice, canvas, field, uniform(seed, ids, 1, patterns.FREE), species, edge=2.9 / size)
     coat = _colour(dice, COAT_HUE, COAT_VALUE)  # n,3,1
     animal = coat * (1 - dice.between(*CONTRAST) * ink)[:, None]  # n,3,P
     texture = functional.interpolate(uniform(seed, ids, 2, 64).view(-1, 1, 8, 8), (size, size), mode="bicubic")
     ground = _colour(dice, GROUND_HUE, GROUND_VALUE) * (1 + TEXTURE * (2 * texture.flatten(2) - 1))
     seen = (_body(dice, canvas) * (1 - _bar(dice, canvas)))[:, None]
-    light = 1 + LIGHT * (dice.between(-1, 1) + dice.between(-1, 1) * canvas.x + dice.between(-1, 1) * canvas.y)
-    image = (ground + seen * (animal - ground)) * light[:, None] + NOISE * noise(seed, ids, 3, size * size)
+    level, across, down = (dice.between(-1, 1) + motion.up_to(CLOUD) for _ in range(3))
+    light = 1 + LIGHT * (level + across * canvas.x + down * canvas.y)
+    image = (ground + seen * (animal - ground)) * light[:, None] + NOISE * noise(
+        seed, ids + (frame << SHOT), 3, size * size
+    )
     return (image.clamp_(0, 1) * 255).round_().to(torch.uint8).view(-1, 3, size, size)
 
 
@@ -85,16 +113,18 @@ class Canvas:
     v: Tensor
 
 
-def _pose(dice: Dice, size: int) -> Canvas:
+def _pose(dice: Dice, motion: Motion, size: int) -> Canvas:
     axis = (torch.arange(size) + 0.5) / size * 2 - 1
     x, y = axis.repeat(size)[None], axis.repeat_interleave(size)[None]
-    body_x, body_y = x - dice.between(-SHIFT, SHIFT), y - dice.between(-SHIFT, SHIFT)
-    turn = math.tau * dice.between(-TURN / 2, TURN / 2)
+    away = motion.up_to(APPROACH).exp()
+    body_x = away * (x - dice.between(-SHIFT, SHIFT) - motion.up_to(STEP_ASIDE))
+    body_y = away * (y - dice.between(-SHIFT, SHIFT) - motion.up_to(STEP_UP))
+    turn = math.tau * (dice.between(-TURN / 2, TURN / 2) + motion.up_to(SWAY))
     scale = CELLS / 2 * dice.between(-SIZE, SIZE).exp()
     aspect = dice.between(-ASPECT, ASPECT).exp()
     u = (body_x * turn.cos() + body_y * turn.sin()) * scale * aspect
     v = (body_y * turn.cos() - body_x * turn.sin()) * scale / aspect
-    rate, phase = dice.between(1.5, 3.0), dice.between(0, math.tau)
+    rate, phase = dice.between(1.5, 3.0), dice.between(0, math.tau) + motion.up_to(GAIT)
     u = u + WARP * torch.sin(rate * v + phase) + dice.between(-0.5, 0.5)
     v = v + WARP * torch.sin(rate * u + dice.between(0, math.tau)) + dice.between(-0.5, 0.5)
     return Canvas(x, y, body_x, body_y, u, v)
