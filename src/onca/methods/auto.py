@@ -25,14 +25,14 @@ class likely(Selector, name="likely"):
     labels: P(z) = tau_plus f+(z) / f(z), in z = (cosine - mean) / deviation of the query's own negatives.
 
     f is the standard normal density, f+ the normal one of this batch's positives, each in its own query's z: views of
-    one image stand for images of one class. tau_plus (share of same-class entries, as of `debiased`) is lowered where
-    the batch refutes it, where fewer negatives than tau_plus f+ promises lie one deviation or more beyond the mean of
-    f+. Where P reaches certainty follows in closed form, and all entries from there on are meant, harder ones too; of N
-    at most N tau_plus / certainty, the most that could be right. Without two queries to compare, without spread, or
-    with positives no closer than negatives, none is. Note `likely`: share of entries that is chosen.
+    one image stand for images of one class. tau_plus, the share of same-class entries (as of `debiased`), is a limit:
+    the batch lowers it where fewer negatives than it promises lie a deviation or more beyond the mean of f+. Where P
+    reaches certainty follows in closed form, and all entries from there on are meant, harder ones too; of N at most
+    N tau_plus / certainty, the most that could be right. Without two queries to compare, without spread, or with
+    positives no closer than negatives, none is. Note `likely`: share of entries that is chosen.
     """
 
-    tau_plus: Number = 0.01
+    tau_plus: Number = 0.1
     certainty: Number = 0.5
 
     def __post_init__(self) -> None:
@@ -62,9 +62,8 @@ class likely(Selector, name="likely"):
 
         number = bag.count()
         far = bag.only(_from(centre + (mean + deviation) * unit)).count()
-        odds = (
-            min(prior, float((far * varied).sum() / (number * varied).sum().clamp_min(1).double()) / TAIL) / certainty
-        )
+        seen_far = float((far * varied).sum() / (number * varied).sum().clamp_min(1).double())
+        odds = min(prior, seen_far / TAIL) / certainty
         close = _from(torch.where(varied, centre + boundary(odds, mean, deviation) * unit, torch.inf))
         most = bag.threshold(lambda number: (number.double() * min(odds, 1.0)).long()).test()
 
@@ -117,7 +116,7 @@ def _cut(tensor: Tensor | None) -> Tensor | None:
 class auto(Shorthand, Rule, name="auto"):
     """`drop(likely(tau_plus, certainty), refill)`: chooses for each query how much of its hardest end is cancelled."""
 
-    tau_plus: Number = 0.01
+    tau_plus: Number = 0.1
     certainty: Number = 0.5
     refill: bool = False
 
