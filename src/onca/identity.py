@@ -68,13 +68,18 @@ class _NearDuplicate(Selector):
 
 
 class _Given(Selector):
-    """Entries that the caller chose: pool.given [B,N]."""
+    """Entries that the caller chose: pool.given [B,N]. Entries that a rule put behind those N are not among them."""
 
     own_needs = frozenset({"given"})
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         given = need(self, pool.given, "pool.given [B,N]", "given=")
-        return lambda piece: given[piece.part][:, piece.place]
+        known = given.shape[1]
+
+        def test(piece: Slice) -> Tensor:
+            return given[piece.part][:, piece.place.clamp_max(known - 1)] & (piece.place < known)
+
+        return test
 
 
 same_class = bare(_SameClass(), "same_class")

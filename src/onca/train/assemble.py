@@ -106,6 +106,8 @@ def _bank(run: Run, method: Method, images: int) -> Bank:
 
 
 def _npid(run: Run, encoder: Network, method: Method, images: int) -> Host:
+    if run.draws and any(isinstance(part, invp) for part in method.parts()):
+        raise ValueError(f"{method} looks at the whole bank: leave --draws at 0")
     bank = _bank(run, method, images)
     return NPID(encoder, bank, _temperature(run), run.draws, support=run.support, seed=run.seed)
 
@@ -144,6 +146,7 @@ def known(method: Method, images: ImageSet, place: torch.device) -> Known:
         ValueError: a file of embeddings that does not fit, labels without a hierarchy.
     """
     from onca.data.descriptors import external_table
+    from onca.data.duplicates import near_duplicates
 
     needs, tables = method.needs, {}
     for part in method.parts():
@@ -151,6 +154,7 @@ def known(method: Method, images: ImageSet, place: torch.device) -> Known:
             tables[part.source] = external_table(part.source, images)[images.index].to(place)
     return Known(
         images=len(images),
+        duplicates=near_duplicates(images)[images.index].to(place) if "duplicates" in needs else None,
         external=tables,
     )
 
@@ -161,7 +165,7 @@ def warn_of_long_queue(run: Run, images: int) -> None:
     With x = queue / images, and epochs in independent orders, that concerns x^2/2 of the queries up to x = 1, then
     1 - (2-x)^2/2, and all from x = 2 on.
     """
-    if run.host == "moco" and run.queue > images - run.batch:
+    if run.host in ("moco", "looc") and run.queue > images - run.batch:
         x = run.queue / images
         share = x * x / 2 if x <= 1 else 1 - max(0.0, 2 - x) ** 2 / 2
         warnings.warn(

@@ -37,11 +37,9 @@ class Viewer:
         """float32 [B,3,size,size] in 0..1, one tensor a view, of the images in these rows."""
         pixels = self.pixels.take(rows)  # uint8 [B,3,H,W]
         count, (height, width) = self.own + self.run.support, pixels.shape[-2:]
+        drawn = [self._drawn(rows, height, width, step, view, epoch) for view in range(count)]
         if self.run.host == "looc":
-            drawn = self._spaces(rows, height, width, step)
-            drawn += [self._drawn(rows, height, width, step, view, epoch) for view in range(self.own, count)]
-        else:
-            drawn = [self._drawn(rows, height, width, step, view, epoch) for view in range(count)]
+            drawn[: self.own] = views.share(drawn[: self.own], self.run.kept)
         if self.run.plain_view:
             drawn[-1] = plain(len(rows), height, width, self.recipe.size)
         other = self._neighbours(rows, step) if self.run.gap else pixels
@@ -54,10 +52,6 @@ class Viewer:
         boxes = None if self.boxes is None else self.boxes.of(rows)
         draws = generator(self.run.seed, step, view)  # the same state again: crops of the same sizes, placed elsewhere
         return replace(params, crop=self.crop.draw(self.recipe, boxes, len(rows), height, width, draws, epoch))
-
-    def _spaces(self, rows: Tensor, height: int, width: int, step: int) -> list[views.Params]:
-        draws = [generator(self.run.seed, step, view) for view in range(self.own)]
-        return views.looc_views(self.recipe, self.run.kept, len(rows), height, width, draws)
 
     def _neighbours(self, rows: Tensor, step: int) -> Tensor:
         """A frame close by in the same sequence, instead of each image itself."""

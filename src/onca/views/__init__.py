@@ -15,7 +15,7 @@ from .contrastive_crop import Boxes, boxes_of, draw_contrastive_crop, heat_maps,
 from .crop import apply_crop, crop_extents, draw_crop
 from .crop_policy import Crop, as_crop, contrastive_crop, fixed_crop, random_crop
 from .geometry import apply_flip, apply_rotation, draw_flip, draw_rotation
-from .leave_one_out import AUGMENTATIONS, leave_one_out, looc_views
+from .leave_one_out import AUGMENTATIONS, leave_one_out, looc_views, share
 from .params import Params, apply, draw
 from .recipes import OPS, SMALL, Recipe, recipe
 
@@ -58,4 +58,5 @@ __all__ = [
     "random_crop",
     "recipe",
     "saturation",
+    "share",
 ]

@@ -6,13 +6,11 @@ drawn inside its box. Sizes and ratios of the crops stay those of a random resiz
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .crop import _TRIES, crop_extents
+from .crop import draw_extents
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)  # of an image: the shares of its height and width where it begins and ends
 
@@ -84,17 +82,9 @@ def draw_contrastive_crop(
     centre lies is Beta(alpha, alpha), rows and columns apart: below 1 the box's border is likelier than its middle
     (variance 1 / (4 (2 alpha + 1)) of the box's side, squared).
     """
-    count, place = len(boxes), generator.device
-
-    def uniform(low: float, high: float) -> Tensor:
-        draws = torch.rand(count, _TRIES, dtype=torch.float64, device=place, generator=generator)
-        return draws * (high - low) + low
-
-    share = uniform(*scale)
-    log_ratio = uniform(math.log(ratio[0]), math.log(ratio[1]))
-    extent, fits = crop_extents(share, log_ratio, height, width, ratio)
-    row, column = _beta(alpha, (count, 2), generator).unbind(1)
-    return place_crop(extent, fits, boxes.to(place), row, column, height, width)
+    extent, fits = draw_extents(len(boxes), height, width, scale, ratio, generator)
+    row, column = _beta(alpha, (len(boxes), 2), generator).unbind(1)
+    return place_crop(extent, fits, boxes.to(generator.device), row, column, height, width)
 
 
 def _beta(alpha: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -23,18 +23,30 @@ def draw_crop(
     The share of the area is uniform in `scale`, the ratio width/height uniform in its logarithm, the place uniform; of
     ten tries the first box that fits is taken, else the largest centred one whose ratio is allowed.
     """
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        draws = torch.rand(*shape, dtype=torch.float64, device=generator.device, generator=generator)
-        return draws * (high - low) + low
-
-    share = uniform(*scale, count, _TRIES)
-    log_ratio = uniform(math.log(ratio[0]), math.log(ratio[1]), count, _TRIES)
-    place = uniform(0.0, 1.0, count, 2)
-    extent, fits = crop_extents(share, log_ratio, height, width, ratio)
+    extent, fits = draw_extents(count, height, width, scale, ratio, generator)
+    place = torch.rand(count, 2, dtype=torch.float64, device=generator.device, generator=generator)
     room = torch.tensor([height, width], device=extent.device) - extent
     corner = torch.minimum((place * (room + 1)).long(), room)
     return torch.cat((torch.where(fits[:, None], corner, room // 2), extent), 1)
+
+
+def draw_extents(
+    count: int,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Sizes of the boxes of `draw_crop`, as `crop_extents` gives them."""
+
+    def uniform(low: float, high: float) -> Tensor:
+        draws = torch.rand(count, _TRIES, dtype=torch.float64, device=generator.device, generator=generator)
+        return draws * (high - low) + low
+
+    share = uniform(*scale)
+    log_ratio = uniform(math.log(ratio[0]), math.log(ratio[1]))
+    return crop_extents(share, log_ratio, height, width, ratio)
 
 
 def crop_extents(
