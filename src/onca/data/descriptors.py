@@ -78,7 +78,7 @@ def perceptual_hash(pixels: Tensor) -> Tensor:
 
 def each(describe: Callable[[Tensor], Tensor], images: Images) -> Tensor:
     """`describe` of all images, some at a time: [N,F]."""
-    return torch.cat([describe(images.take(rows)) for rows in torch.arange(len(images)).split(BLOCK)])
+    return torch.cat([describe(images.take(rows)) for rows in torch.split(torch.arange(len(images)), BLOCK)])
 
 
 def external_table(source: str, images: ImageSet) -> Tensor:

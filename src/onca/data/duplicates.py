@@ -94,8 +94,8 @@ def components(count: int, pairs: Tensor) -> Tensor:
 def _originals(images: Images) -> Tensor:
     """The first row that holds the same pixels, int64 [N]."""
     first: dict[bytes, int] = {}
-    rows = []
-    for block in torch.arange(len(images)).split(BLOCK):
+    rows: list[int] = []
+    for block in torch.split(torch.arange(len(images)), BLOCK):
         for pixels in images.take(block):
             digest = hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest()
             rows.append(first.setdefault(digest, len(rows)))
@@ -117,7 +117,7 @@ def _alike(rows: Tensor, least: float) -> tuple[Tensor, Tensor]:
     for start in range(0, len(rows), ROWS):
         bound = short[start : start + ROWS] @ short[start:].T
         found = (bound >= least - SLACK).nonzero()
-        for some in (start + found[found[:, 0] < found[:, 1]]).split(ROWS * 100):
+        for some in torch.split(start + found[found[:, 0] < found[:, 1]], ROWS * 100):
             cosine = (rows[some[:, 0]] * rows[some[:, 1]]).sum(1)
             pairs.append(some[cosine >= least])
             cosines.append(cosine[cosine >= least])

@@ -75,7 +75,7 @@ class ImageSet:
         """What `neighbour_frames` looks things up in, all int64 [N]: ascending times, in which two sequences lie
         further apart than two frames can; the row at each of them; the place of each row among them."""
         assert self.sequence is not None and self.frame is not None
-        number = self.sequence.unique(return_inverse=True)[1]
+        number = torch.unique(self.sequence, return_inverse=True)[1]
         time = number * (2 * (int(self.frame.max()) + 1) + 1) + self.frame
         order = time.argsort(stable=True)
         place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))

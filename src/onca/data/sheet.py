@@ -1,4 +1,4 @@
-"""Contact sheets: some images of each class on one picture."""
+"""Contact sheets: some images of each class, or of each group, on one picture."""
 
 import math
 from pathlib import Path
@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from onca.data.descriptors import Images
 from onca.data.imageset import ImageSet
 from onca.data.sources import load
 
@@ -22,14 +23,23 @@ def sheet(
     The strips run down the columns, so that neighbours in the hierarchy stand below each other. The colours are brought
     to a palette of 256: the picture is to be looked at.
     """
-    path = Path(path).expanduser()
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"a contact sheet is a PNG: the name must end in .png, {path} does not")
+    path = check_png(path)
     if each < 1 or classes < 1:
         raise ValueError(f"each={each}, classes={classes}: both must be at least 1")
     images = load(source, size=size, images=None, seed=seed).train
-    shown = _rows(images, each, classes)
-    height, width = images.shape
+    return draw(images, images.shape, _rows(images, each, classes), each, path)
+
+
+def check_png(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"a contact sheet is a PNG: the name must end in .png, {path} does not")
+    return path
+
+
+def draw(images: Images, shape: tuple[int, int], shown: list[tuple[str, Tensor]], each: int, path: Path) -> Path:
+    """Strips of up to `each` images of height and width `shape`, with their captions, written as a PNG."""
+    height, width = shape
     zoom = max(1, 40 // height)
     strip_width, strip_height = max(each * width * zoom, 120) + GAP, height * zoom + CAPTION + GAP
     columns = _columns(len(shown), strip_width, strip_height)

@@ -12,7 +12,7 @@ def units(sequence: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
     if sequence is None:
         return torch.arange(count), torch.arange(count)
     own = -1 - torch.arange(count)  # names of the images that are in no sequence
-    names, unit = torch.where(sequence < 0, own, sequence).unique(return_inverse=True)
+    names, unit = torch.unique(torch.where(sequence < 0, own, sequence), return_inverse=True)
     first = torch.full((len(names),), count).scatter_reduce(0, unit, torch.arange(count), "amin")
     order = first.argsort()
     return order.argsort()[unit], first[order]
