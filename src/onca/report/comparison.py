@@ -22,7 +22,7 @@ READING = (
 )
 CORRECTED = (
     "Differences are taken seed by seed, with their 95 % intervals (Student's t, not corrected). p is that of the "
-    "paired t-test, then after Holm's correction over the {tests}; the words follow the corrected p at {level:.0%}. "
+    "paired t-test, then after Holm's correction over the {tests}; the words follow the corrected p at {level:g} %. "
     "Compute is counted in forward passes of an encoder and given as a share of the baseline's; seconds of a run tell "
     "what rules and losses cost besides."
 )
@@ -173,7 +173,7 @@ def _numbers(summaries: Sequence[Summary]) -> tuple[Html, ...]:
             )
         )
     kinds = [f"{n} rows {'with' if labels else 'without'} labels" for labels, n in tests.items()]
-    caption = CORRECTED.format(tests=" and over the ".join(kinds) or "rows", level=LEVEL)
+    caption = CORRECTED.format(tests=" and over the ".join(kinds) or "rows", level=100 * LEVEL)
     return (table(head, rows, numbers=(1, 2, 3, 4, 6, 7), caption=caption, stacked=True),)
 
 

@@ -150,7 +150,7 @@ def provenance(grid: Grid) -> dict[str, Any]:
     shared = {name: value for name, value in every[0].items() if all(each[name] == value for each in every)}
     for name in ("method", "temperature", "seed", "runs", "precision", "device", "validate"):
         shared.pop(name, None)
-    shared.setdefault("data", grid.base.data)
+    shared = {"data": grid.base.data, "epochs": grid.base.epochs} | shared
     place = device(grid.base.device)
     return {
         **shared,

@@ -55,6 +55,9 @@ def _published(run: Run) -> tuple[Condition, ...]:
     def mixed(n: int, s: int, s2: int) -> str:
         return f"chain(mochi(n={n}, s={s}, s2={s2}), infonce)"
 
+    def apart(boundary: float) -> str:
+        return f'chain(keep(sample(64, weight="distance")), margin(boundary={boundary:g}))'
+
     share = max(1, round(LITERATURE_KEYS / run.queue))
     scaled = tuple(max(1, number // share) for number in (1024, 1024, 128))
     return (
@@ -73,8 +76,8 @@ def _published(run: Run) -> tuple[Condition, ...]:
             f"2010.01028: n 1024, s 1024, s' 128 of {LITERATURE_KEYS:,} keys, each divided by {share}",
             others=(mixed(*(4 * each for each in scaled)), mixed(1024, 1024, 128))),
         row("triplet, semi-hard", "chain(keep(semihard(0.2)), triplet(0.2))", "1503.03832: margin 0.2, in cosine"),
-        row("margin, distance-weighted", 'chain(keep(sample(64, weight="distance")), margin())',
-            "1706.07567: boundary 1.2, alpha 0.2; 64 negatives a query"),
+        row("margin, distance-weighted", apart(1.2), "1706.07567: boundary 1.2, alpha 0.2; 64 negatives a query",
+            others=(apart(0.9), apart(0.6))),
     )  # fmt: skip
 
 
