@@ -17,6 +17,7 @@ from onca.schedule import Number, Schedule, check_number
 from onca.select import Selector
 
 TAIL = math.erfc(math.sqrt(0.5)) / 2  # of a normal distribution, one deviation or more above its mean
+MOST = 0.5  # never is more than half of the entries chosen, so that something is left to learn from
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,9 +28,9 @@ class likely(Selector, name="likely"):
     f is the standard normal density, f+ the normal one of this batch's positives, each in its own query's z: views of
     one image stand for images of one class. tau_plus, the share of same-class entries (as of `debiased`), is a limit:
     the batch lowers it where fewer negatives than it promises lie a deviation or more beyond the mean of f+. Where P
-    reaches certainty follows in closed form, and all entries from there on are meant, harder ones too; of N at most
-    N tau_plus / certainty, the most that could be right. Without two queries to compare, without spread, or with
-    positives no closer than negatives, none is. Note `likely`: share of entries that is chosen.
+    reaches certainty follows in closed form, and all entries from there on are meant, harder ones too: of N at most
+    N tau_plus / certainty, the most that could be right, and never more than half. Without two queries to compare,
+    without spread, or with positives no closer than negatives, none is. Note `likely`: share of entries chosen.
     """
 
     tau_plus: Number = 0.1
@@ -65,7 +66,7 @@ class likely(Selector, name="likely"):
         seen_far = float((far * varied).sum() / (number * varied).sum().clamp_min(1).double())
         odds = min(prior, seen_far / TAIL) / certainty
         close = _from(torch.where(varied, centre + boundary(odds, mean, deviation) * unit, torch.inf))
-        most = bag.threshold(lambda number: (number.double() * min(odds, 1.0)).long()).test()
+        most = bag.threshold(lambda number: (number.double() * min(odds, MOST)).long()).test()
 
         def test(piece: Slice) -> Tensor:
             return close(piece) & most(piece)
