@@ -13,6 +13,9 @@ from torch import Tensor
 from onca import views
 from onca.bank import Bank
 from onca.data import ImageSet
+from onca.data.descriptors import external_table
+from onca.data.duplicates import near_duplicates
+from onca.data.levels import depth_table
 from onca.difficulty import external
 from onca.encoders import ColourSplit, Encoder, Spaces, make, split_batch_norm
 from onca.hosts import CMC, NPID, Host, LooC, MoCo, SimCLR
@@ -145,8 +148,6 @@ def known(method: Method, images: ImageSet, place: torch.device) -> Known:
     Raises:
         ValueError: a file of embeddings that does not fit, labels without a hierarchy.
     """
-    from onca.data.descriptors import external_table
-    from onca.data.duplicates import near_duplicates
 
     needs, tables = method.needs, {}
     for part in method.parts():
@@ -155,6 +156,7 @@ def known(method: Method, images: ImageSet, place: torch.device) -> Known:
     return Known(
         images=len(images),
         duplicates=near_duplicates(images)[images.index].to(place) if "duplicates" in needs else None,
+        depth=depth_table(images).to(place) if "depth" in needs else None,
         external=tables,
     )
 

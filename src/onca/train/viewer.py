@@ -10,6 +10,7 @@ from torch import Tensor
 
 from onca import views
 from onca.data import ImageSet
+from onca.data.time import neighbour_frames
 from onca.train.batches import generator
 from onca.train.pixels import Pixels
 from onca.train.run import Run
@@ -56,8 +57,6 @@ class Viewer:
     def _neighbours(self, rows: Tensor, step: int) -> Tensor:
         """A frame close by in the same sequence, instead of each image itself."""
         draws = torch.rand(len(rows), generator=generator(self.run.seed, step, -1))
-        from onca.data import neighbour_frames
-
         return self.pixels.take(neighbour_frames(self.images, rows, self.run.gap, draws))
 
     def locate(self, epoch: int, maps: Callable[[Tensor], Tensor]) -> dict[str, int]:
