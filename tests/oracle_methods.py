@@ -209,11 +209,11 @@ class auto:
     """Drops entries that are likely of the query's class: tau f+(z) / f(z) >= certainty, or harder than such.
 
     z counts deviations of the query's own negatives; f is standard normal, f+ normal with the moments of the positives
-    of the batch; at most N tau / certainty go.
+    of the batch; at most N tau / certainty go, or half. tau is lowered to what is seen beyond a deviation of f+.
     """
 
     def __init__(self, tau_plus: float, certainty: float) -> None:
-        self.odds = tau_plus / certainty
+        self.tau_plus, self.certainty = tau_plus, certainty
 
     def batch(self, states: list[State]) -> list[State]:
         scales = [self._scale(now) for now in states]
@@ -225,8 +225,16 @@ class auto:
         ]
         centre = sum(told) / len(told)
         spread = math.sqrt(sum((z - centre) ** 2 for z in told) / len(told))
-        limit = self._limit(centre, spread)
-        return [self._left(now, scale, limit) for now, scale in zip(states, scales, strict=True)]
+        z = [
+            (oracle.cosine(now, place) - scale[0]) / scale[1]
+            for now, scale in zip(states, scales, strict=True)
+            if scale
+            for place in now.shown
+        ]
+        beyond = sum(value >= centre + spread for value in z) / max(1, len(z))
+        odds = min(self.tau_plus, beyond / 0.15865525393145707) / self.certainty
+        limit = self._limit(centre, spread, odds)
+        return [self._left(now, scale, limit, odds) for now, scale in zip(states, scales, strict=True)]
 
     def _scale(self, now: State) -> tuple[float, float] | None:
         values = [oracle.cosine(now, place) for place in now.shown]
@@ -236,20 +244,20 @@ class auto:
         spread = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
         return (mean, spread) if spread > 0 else None
 
-    def _limit(self, centre: float, spread: float) -> float:
+    def _limit(self, centre: float, spread: float, odds: float) -> float:
         """By looking at every thousandth of a deviation, instead of solving for it."""
-        if centre <= 0 or spread <= 0:
+        if centre <= 0 or spread <= 0 or odds <= 0:
             return math.inf
         grid = [step / 1000 for step in range(-30_000, 30_001)]
-        holds = [math.log(self.odds / spread) - ((z - centre) / spread) ** 2 / 2 + z * z / 2 >= 0 for z in grid]
+        holds = [math.log(odds / spread) - ((z - centre) / spread) ** 2 / 2 + z * z / 2 >= 0 for z in grid]
         if spread <= 1:  # between two crossings, or from one on
             return next((z for z, there in zip(grid, holds, strict=True) if there), math.inf)
         return next((z for z, there in zip(grid[::-1], holds[::-1], strict=True) if not there), -math.inf)
 
-    def _left(self, now: State, scale: tuple[float, float] | None, limit: float) -> State:
+    def _left(self, now: State, scale: tuple[float, float] | None, limit: float, odds: float) -> State:
         if scale is None:
             return now
-        most = math.floor(len(now.shown) * min(self.odds, 1.0))
+        most = math.floor(len(now.shown) * min(odds, 0.5))
         order = sorted(now.shown, key=lambda place: (-oracle.cosine(now, place), place))
         gone = {p for p in order[:most] if (oracle.cosine(now, p) - scale[0]) / scale[1] >= limit}
         return replace(now, shown=[place for place in now.shown if place not in gone])
