@@ -63,7 +63,7 @@ def read_world(source: str) -> World:
         call = None
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
         raise ValueError(
-            f"cannot read {source!r}: write world(families=4, genera=4, species=4, size=32, seed=0), "
+            f"cannot read {source!r}: write world(families=4, genera=4, species=4, size=32, seed=0, frames=1), "
             "or leave out what is as here"
         )
     numbers: dict[str, int] = {}
@@ -93,7 +93,8 @@ def list_sources() -> list[SourceRow]:
     rows = [
         SourceRow(
             str(World()),
-            "generated animal coats, 64 species of 16 genera of 4 families, 20,000 + 2,000 + 4,000 images",
+            "generated animal coats, 64 species of 16 genera of 4 families, 20,000 + 2,000 + 4,000 images; "
+            "frames=8 moves them",
             "always here",
         ),
         SourceRow("npz:PATH", "a pack, or a folder with train.npz and test.npz or val.npz", "made by onca data pack"),
