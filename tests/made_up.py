@@ -26,7 +26,7 @@ def compared(
     conditions = tuple(c.settled(c.choices[0]) if c.choices else c for c in _conditions(ask, host))
     shift = draw.normal(0, 1.5, seeds)
     rows = tuple(
-        _row(c, seed, 41 + shift[seed] + gains.get(c.name, 0.0) + draw.normal(0, noise))
+        _row(c, seed, 41 + shift[seed] + gains.get(c.name, 0.0) + draw.normal(0, noise), ask == "looc")
         for c in conditions
         for seed in range(seeds)
     )
@@ -42,10 +42,10 @@ def _conditions(ask: str | None, host: str) -> tuple[Condition, ...]:
     return find("methods", ask).conditions("demo", base("methods", host=host, ask=ask))
 
 
-def _row(condition: Condition, seed: int, top1: float) -> dict[str, object]:
+def _row(condition: Condition, seed: int, top1: float, turned: bool = False) -> dict[str, object]:
     return {
         "condition": condition.name, "method": condition.method, "temperature": 0.1, "seed": seed,
         "linear_top1": float(top1), "linear_top5": float(top1 + 35), "knn_top1": float(top1 - 14), "split": "test",
-        "images": 4000, "seconds": 14.0, "compute": 1.0, "rotation_top1": float(top1 + 20),
+        "images": 4000, "seconds": 14.0, "compute": 1.0, **({"rotation_top1": float(top1 + 20)} if turned else {}),
         "settings": ", ".join(f"{name}={value}" for name, value in condition.changes), "run": "3f2a91bc",
     }  # fmt: skip

@@ -325,6 +325,11 @@ def test_every_question_has_a_page(tmp_path: Path, ask: str | None) -> None:
 # What a question measures besides.
 
 
+def test_what_is_measured_besides_stands_in_its_table_alone(tmp_path: Path) -> None:
+    pages = {ask: write_study(tmp_path / str(ask), compared({}, ask=ask)).read_text() for ask in (None, "looc")}
+    assert [">Rotation</th>" in text for text in pages.values()] == [False, True]
+
+
 def test_the_rotation_probe_tells_turned_images_apart() -> None:
     """An encoder that sees where the light is tells all turns; one that sees the mean colour tells none."""
     splits = load("world(families=1, genera=1, species=2)", size=8, images=256)

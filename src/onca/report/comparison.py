@@ -49,7 +49,8 @@ def body(
     for place in study.study.tables:
         mine = [s for s in summaries if place.key in s.condition.figures]
         shown = [figure(drawn[key]) for key in (f"{place.key}-axis", place.key) if key in drawn]
-        parts.append(section(place.title, tag("p", place.text, class_="note"), *shown, *_numbers(mine)))
+        told = [tag("p", place.text, class_="note")] if place.text else []
+        parts.append(section(place.title, *told, *shown, *_numbers(mine)))
     trials = [section("Settings chosen on the validation part", *_trials(study))] if study.trials else []
     return [section("Answers", *sections.answers(said)), *claims, *parts, *trials]
 
@@ -151,7 +152,9 @@ def _curves(place: Table, summaries: Sequence[Summary]) -> Figure | None:
 
 def _numbers(summaries: Sequence[Summary]) -> tuple[Html, ...]:
     """The table itself, those that see labels after the others."""
-    head = ("Condition", "n", "Top-1", "Difference", "p", "Says", "Compute", "Seconds")
+    turned = any("rotation" in s.estimates for s in summaries)
+    more = ("Rotation",) if turned else ()
+    head = ("Condition", "n", "Top-1", "Difference", "p", "Says", *more, "Compute", "Seconds")
     rows, tests = [], {}
     for s in sorted(summaries, key=lambda s: s.condition.needs_labels):
         c, found, top1 = s.condition, s.compared, s.estimates.get("top1")
@@ -168,13 +171,14 @@ def _numbers(summaries: Sequence[Summary]) -> tuple[Html, ...]:
                 sections.difference(s.differences.get("top1")),
                 _chances(found),
                 join(MARKS.get(found.word, "") + found.word if found else "–", *why),
+                *((sections.mean(s, "rotation"),) if turned else ()),
                 "–" if s.compute is None else f"{100 * s.compute:.0f} %",
                 "–" if s.seconds is None else f"{s.seconds:.0f}",
             )
         )
     kinds = [f"{n} rows {'with' if labels else 'without'} labels" for labels, n in tests.items()]
     caption = CORRECTED.format(tests=" and over the ".join(kinds) or "rows", level=100 * LEVEL)
-    return (table(head, rows, numbers=(1, 2, 3, 4, 6, 7), caption=caption, stacked=True),)
+    return (table(head, rows, numbers=(1, 2, 3, 4, *range(6, len(head))), caption=caption, stacked=True),)
 
 
 def _chances(found: Compared | None) -> Html:

@@ -18,7 +18,7 @@ from onca.study.plan import Condition, Reported, Study
 from onca.study.statistics import Difference, Estimate, difference, estimate
 from onca.study.studies import find
 
-METRICS = {"top1": "linear_top1", "top5": "linear_top5", "knn": "knn_top1"}
+METRICS = {"top1": "linear_top1", "top5": "linear_top5", "knn": "knn_top1", "rotation": "rotation_top1"}
 RUN_COLUMNS = (
     *("condition", "method", "temperature", "seed"),
     *("linear_top1", "linear_top5", "knn_top1", "split", "images", "seconds"),
@@ -75,7 +75,7 @@ class StudyResult:
 
 @dataclass(frozen=True)
 class Summary:
-    """A condition in numbers, by metric (top1, top5, knn); what has no finished run, or no baseline, is absent.
+    """A condition in numbers, by metric (the keys of `METRICS`); what has no finished run, or no partner, is absent.
 
     `differences` are to the condition that it is compared with. `compared`: the words of its table, if it stands in
     one. compute: as a share of the preset's run, seconds: of a run, both means over runs.

@@ -134,7 +134,7 @@ class Table:
 
     key: str
     title: str
-    text: str
+    text: str = ""
     axis: str = ""
 
 

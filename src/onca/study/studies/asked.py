@@ -5,39 +5,33 @@ from __future__ import annotations
 from onca.study.plan import Changes, Claim, Condition
 from onca.study.rotation import rotation_of
 from onca.study.studies import dependence, order
-from onca.study.studies.question import DEMO, case, claim, question
+from onca.study.studies.question import case, claim, question
 from onca.train import Run
 
 # Accuracy against time.
 
-LENGTHS = (0.5, 1.0, 2.0, 4.0)  # of the preset's epochs
+LENGTHS = {0.5: "half as long", 1.0: "as long", 2.0: "twice as long", 4.0: "four times as long"}  # as the preset's
 WINDOWS = {"all": "infonce", "hardest 5 %": "chain(keep(hardest(5)), infonce)"}
 
 
-def _length(epochs: int) -> str:
-    return f"{epochs} epoch{'s' if epochs > 1 else ''}"
-
-
 def time(preset: str, run: Run) -> tuple[Condition, ...]:
-    made = []
-    for epochs in dict.fromkeys(max(1, round(length * run.epochs)) for length in LENGTHS):
-        for name, method in WINDOWS.items():
-            against = "" if name == "all" else f"all, {_length(epochs)}"
-            made.append(
-                case(f"{name}, {_length(epochs)}", method, (("epochs", epochs),), against, series=name, at=epochs)
-            )
-    return tuple(made)
+    lengths: dict[int, str] = {}  # of lengths that come to as many epochs, the first
+    for share, words in LENGTHS.items():
+        lengths.setdefault(max(1, round(share * run.epochs)), words)
+    return tuple(
+        case(f"{name}, {words}", method, (("epochs", epochs),), "" if name == "all" else f"all, {words}",
+             series=name, at=epochs)
+        for epochs, words in lengths.items()
+        for name, method in WINDOWS.items()
+    )  # fmt: skip
 
 
 def time_claims(preset: str, host: str) -> tuple[Claim, ...]:
-    """At the preset's own lengths: with --epochs other lengths are run, and these are not tested there."""
-    epochs = {"demo": DEMO["epochs"], "small": 100}[preset]
-    told = [_length(max(1, round(length * epochs))) for length in (LENGTHS[0], LENGTHS[-1])]
-    short, long = ((f"hardest 5 %, {each}", f"all, {each}") for each in told)
+    short, long = ((f"hardest 5 %, {words}", f"all, {words}") for words in (LENGTHS[0.5], LENGTHS[4.0]))
     return (
-        claim("short", f"The hardest 5 % suffice for {told[0]}", *short, "suffices"),
-        claim("long", f"The hardest 5 % suffice for {told[1]}", *long, "suffices"),
-        claim("trend", "The longer the training, the better the hardest 5 % do beside all", *long, "helps", short),
+        claim("short", "The hardest 5 % suffice in runs half as long", *short, "suffices"),
+        claim("long", "The hardest 5 % suffice in runs four times as long", *long, "suffices"),
+        claim("trend", "The longer the run, the better the hardest 5 % do beside all", *long, "helps", short),
     )
 
 

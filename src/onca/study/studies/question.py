@@ -50,7 +50,7 @@ def question(name: str, title: str, text: str, axis: str = "", **parts: Any) -> 
             "name": f"methods-{name}",
             "title": title,
             "setting": text,
-            "tables": (Table(TABLE, "Conditions", text, axis),),
+            "tables": (Table(TABLE, "Side by side", axis=axis),),
             "presets": presets,
             "seeds": 5,
             **parts,
