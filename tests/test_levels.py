@@ -48,6 +48,11 @@ def test_unknown_labels_and_classes_without_images() -> None:
     assert depth_table(images).tolist() == [[2, 1, 0, 0], [1, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 2]]
 
 
+def test_what_two_classes_share_counts_even_where_nobody_says_what_stands_above() -> None:
+    images = leveled([0, 1, 2, 3], 4, top=([-1, -1, 0, 1], 2), coarse=([0, 0, 1, 2], 3))
+    assert depth_table(images)[0].tolist() == [3, 2, 0, 0]
+
+
 def test_sets_without_a_hierarchy_are_refused() -> None:
     with pytest.raises(ValueError, match=re.escape("leveled has no level above its labels")):
         depth_table(leveled([0, 1], 2))

@@ -13,7 +13,7 @@ from test_data import NAMES, all_parts, encode, number_of, picture, write_pack
 from onca.data import ImageSet, load
 from onca.data.split import spread, units
 from onca.data.time import neighbour_frames
-from onca.data.world import World
+from onca.data.world import World, render
 
 
 def moving(sequence: list[int], frame: list[int]) -> ImageSet:
@@ -174,6 +174,16 @@ def test_animals_move_little_by_little_and_not_back_at_once(film: torch.Tensor) 
     assert (
         float((film[:, 1:] - film[:, :-1]).abs().mean((2, 3, 4)).min()) > 2.5
     )  # none stands still; noise alone is less
+
+
+def test_noise_is_new_in_every_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Animals that are held still: what differs is the noise alone, a standard deviation of 0.02 twice over."""
+    for movement in ("STEP_ASIDE", "STEP_UP", "SWAY", "APPROACH", "GAIT", "CLOUD"):
+        monkeypatch.setattr(render, movement, 0.0)
+    held = World(frames=4).images(torch.arange(64)).view(16, 4, 3, 32, 32).float()
+    for gap in (1, 2, 3):
+        difference = (held[:, gap:] - held[:, :-gap])[(held[:, gap:] > 10) & (held[:, gap:] < 245)]
+        assert float(difference.std()) == pytest.approx(255 * 0.02 * 2**0.5, rel=0.1)
 
 
 def test_identity_and_scene_persist(film: torch.Tensor) -> None:

@@ -27,13 +27,11 @@ def depth_table(images: ImageSet) -> Tensor:
     levels.sort(key=lambda level: len(images.levels[level[0]][1]))
     classes = len(images.names)
     depth = torch.zeros(classes, classes, dtype=torch.int64)
-    together = torch.ones(classes, classes, dtype=torch.bool)
     for above, below in zip(levels, [*levels[1:], ("label", images.label)], strict=True):
         _check_nested(images, above, below)
-    for level in levels:
+    for number, level in enumerate(levels, start=1):
         parent = _parents(images.label, level[1], classes)
-        together &= (parent[:, None] == parent) & (parent >= 0)
-        depth += together
+        depth[(parent[:, None] == parent) & (parent >= 0)] = number
     return depth.fill_diagonal_(len(levels) + 1)
 
 
