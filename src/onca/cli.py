@@ -116,7 +116,8 @@ def study(
         name: of the study: cai2020 (2010.06682, are all negatives created equal?), methods (all of them, at equal
             compute).
         preset: demo (minutes on two cores), small (one GPU, hours), paper (its setting).
-        ask: one of the further questions of the study methods: classes, crop, precision, time, looc, cause, order ...
+        ask: one of the further questions of the study methods: classes, crop, precision,
+            time, looc, cause, curricula, memory, frames.
         data: another source of images than the preset's.
         host: moco or simclr.
         seeds: replicates: 3 means seeds 0, 1, 2 (None: as many as the study takes).
@@ -177,6 +178,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "data list": cli_data.list_all,
     "data sheet": cli_data.sheet,
     "data pack": cli_data.pack_folder,
+    "data duplicates": cli_data.duplicates,
 }
 """What stands after `onca`: one word or two."""
 
@@ -212,7 +214,7 @@ def _help(given: Sequence[str]) -> int:
         return BAD_INPUT
     print("usage: onca COMMAND ...\n\nA workbench for the negatives and positives of contrastive learning.\n")
     for verb, function in VERBS.items():
-        print(f"  {verb:<12}{(function.__doc__ or '').splitlines()[0]}")
+        print(f"  {verb:<16}{(function.__doc__ or '').splitlines()[0]}")
     print("\n`onca COMMAND --help` shows examples and every flag. Start with:\n  onca study cai2020")
     return 0
 
@@ -222,13 +224,11 @@ def _write(plan: Grid, outcome: Outcome) -> None:
     if not outcome.rows:
         return
     from onca import report as pages
-    from onca.study.judge import words
 
     result = pages.StudyResult(**vars(outcome))
     page = pages.write_study(plan.folder, result)
-    for judged in result.judged().values():
-        found = f": {words(judged.difference.estimate)}" if judged.difference else ""
-        print(f"{judged.outcome:>16}  {judged.claim.text}{found}")
+    for line in result.spoken():
+        print(line)
     print(page)
 
 

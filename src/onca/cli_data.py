@@ -7,7 +7,7 @@ from typing import Literal
 
 import tyro
 
-from onca.data import list_sources, pack
+from onca.data import list_sources, pack, show_duplicates
 from onca.data import sheet as draw_sheet
 
 
@@ -45,7 +45,7 @@ def sheet(
 def pack_folder(
     folder: tyro.conf.Positional[str], file: tyro.conf.Positional[str], bad: Literal["refuse", "skip"] = "refuse"
 ) -> dict[str, int]:
-    """Pack a folder of images, one sub-folder a class, into one file.
+    """Pack a folder of images, a sub-folder a class, into one file.
 
     For example:
       onca data pack photographs photographs.npz
@@ -59,3 +59,27 @@ def pack_folder(
     counts = pack(folder, file, bad=bad)
     print(f"{file}: " + ", ".join(f"{number:,} {what}" for what, number in counts.items()))
     return counts
+
+
+def duplicates(
+    source: tyro.conf.Positional[str],
+    file: tyro.conf.Positional[str] = "duplicates.png",
+    size: int | None = None,
+    groups: int = 60,
+) -> Path:
+    """Find near-duplicates, count them and draw the largest groups.
+
+    For example:
+      onca data duplicates npz:../data/cifar10
+      onca train --data npz:../data/cifar10 \\
+        --method "chain(drop(near_duplicate), infonce)"
+
+    Args:
+        source: of images (`onca data list`).
+        file: the picture to write, a PNG.
+        size: pixels of an image's side (None: their own).
+        groups: how many are drawn.
+    """
+    path = show_duplicates(source, file, size=size, groups=groups)
+    print(path)
+    return path

@@ -132,9 +132,10 @@ def _choices(conditions: tuple[Condition, ...]) -> Iterator[Condition]:
 
 
 def _cell(base: Run, condition: Condition, seed: int, **more: Any) -> Cell:
-    temperature = base.temperature if condition.temperature is None else condition.temperature
     changes: dict[str, Any] = {**dict(condition.changes), **more}
-    run = replace(base, method=condition.method, temperature=temperature, seed=seed, **changes)
+    if condition.temperature is not None:
+        changes["temperature"] = condition.temperature
+    run = replace(base, method=condition.method, seed=seed, **changes)
     if "epochs" in changes:  # a folder does not tell runs of other lengths apart
         run = replace(run, runs=str(Path(base.runs) / f"epochs-{run.epochs}"))
     else:

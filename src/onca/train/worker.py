@@ -24,7 +24,7 @@ from onca.train.loss_share import write_loss_share
 TICK_SECONDS = 0.3  # between two ticks of one run
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _data(source: str, size: int | None, images: int | None, bad: Literal["refuse", "skip"]) -> Splits:
     return load_data(Run(data=source, size=size, images=images, bad=bad))
 

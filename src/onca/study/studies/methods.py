@@ -25,13 +25,19 @@ def row(
     changes: Changes = (),
     *,
     others: Sequence[str] = (),
+    tried: Sequence[Changes] = (),
     table: str = METHODS,
     against: str = BASELINE,
     labels: bool = False,
     control: str = "",
 ) -> Condition:
-    """A row of the comparison. others: further methods to choose among on the validation part."""
-    choices = tuple(Choice(each, changes) for each in dict.fromkeys((method, *others))) if others else ()
+    """A row of the comparison. others, tried: further methods, or changes of the same one, to choose among on the
+    validation part.
+    """
+    ways = dict.fromkeys(
+        [(method, changes), *((each, changes) for each in others), *((method, each) for each in tried)]
+    )
+    choices = tuple(Choice(*way) for way in ways) if len(ways) > 1 else ()
     return Condition(
         kind, method, None, (table,), labels, against=against, changes=changes, choices=choices, source=source,
         control=control,
@@ -122,7 +128,8 @@ def _new(run: Run) -> tuple[Condition, ...]:
         row("anti-correlated attracted", f"chain(attract({far}), infonce)", "new: the same, as positives"),
         row("near-duplicates dropped", "chain(drop(near_duplicate), infonce)",
             "new: groups found once by hash and descriptor"),
-        row("auto", "chain(auto(), infonce)", "new: how much of the hard end is cancelled follows from the scores"),
+        row("auto", "chain(auto(), infonce)", "new: how much of the hard end is cancelled follows from the scores",
+            others=("chain(auto(certainty=0.2), infonce)", "chain(auto(certainty=0.1), infonce)")),
     )  # fmt: skip
 
 
@@ -147,12 +154,17 @@ def _labelled(run: Run) -> tuple[Condition, ...]:
 def _hosts(run: Run) -> tuple[Condition, ...]:
     start = max(1, run.epochs // 4)
     npid: Changes = (("host", "npid"),)
+    cmc: Changes = (("host", "cmc"),)
+    slow = [(("lr", run.lr / 2), ("temperature", temperature)) for temperature in (0.2, 0.5)]
+    told = f"; tried with half the rate and temperatures {' and '.join(str(each[1][1]) for each in slow)} too"
     return (
-        row("npid", "infonce", "1805.01978: whole bank, momentum 0.5", npid, table=HOSTS),
+        row("npid", "infonce", f"1805.01978: whole bank, momentum 0.5, temperature 0.1{told}", npid,
+            tried=[npid + each for each in slow], table=HOSTS),
         row("invp in npid", f"invp(start={start})",
             "2010.11694: k 4, 3 steps, 50 hardest, weight 0.6; from a quarter of the epochs on (30 of 800 there)",
-            npid, table=HOSTS, against="npid"),
-        row("cmc", "infonce", "1906.05849: Lab, two banks, momentum 0.5", (("host", "cmc"),), table=HOSTS),
+            npid, tried=[npid + each for each in slow], table=HOSTS, against="npid"),
+        row("cmc", "infonce", f"1906.05849: Lab, two banks, momentum 0.5{told}", cmc,
+            tried=[cmc + each for each in slow], table=HOSTS),
         row("moco, views rotated too", "infonce", "2008.05659's comparison: rotation as one more augmentation",
             (("rotation", True),), table=HOSTS, control="other"),
         row("looc", "infonce", "2008.05659: spaces for rotation and colour",
@@ -182,6 +194,6 @@ STUDY = Study(
             "host it needs. Their weights and views are not those of MoCo: only images, order and seed are shared.",
         ),
     ),
-    presets={"demo": {"images": 5_000, "epochs": 4}, "small": {}},
+    presets={"demo": {"images": 5_000, "epochs": 6, "batch": 64, "lr": 0.06}, "small": {}},
     seeds=5,
 )
