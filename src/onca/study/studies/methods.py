@@ -194,6 +194,6 @@ STUDY = Study(
             "host it needs. Their weights and views are not those of MoCo: only images, order and seed are shared.",
         ),
     ),
-    presets={"demo": {"images": 5_000, "epochs": 6, "batch": 64, "lr": 0.06}, "small": {}},
+    presets={"demo": {"images": 5_000, "encoder": "small(16)", "epochs": 6, "batch": 64, "lr": 0.06}, "small": {}},
     seeds=5,
 )
