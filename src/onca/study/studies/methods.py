@@ -15,6 +15,7 @@ from onca.train import Run
 
 BASELINE, NULL, ORACLE = "baseline", "baseline again (null control)", "same class dropped (oracle)"
 METHODS, HOSTS = "methods", "hosts"
+DEMO = {"images": 4_000, "encoder": "small(16)", "epochs": 6, "batch": 64, "queue": 2048, "lr": 0.06}
 LITERATURE_KEYS = 65_536  # MoCo's queue on ImageNet, which MoCHi's numbers belong to
 
 
@@ -194,6 +195,6 @@ STUDY = Study(
             "host it needs. Their weights and views are not those of MoCo: only images, order and seed are shared.",
         ),
     ),
-    presets={"demo": {"images": 5_000, "encoder": "small(16)", "epochs": 6, "batch": 64, "lr": 0.06}, "small": {}},
+    presets={"demo": DEMO, "small": {}},
     seeds=5,
 )
