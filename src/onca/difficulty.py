@@ -131,9 +131,14 @@ class _Random(Difficulty):
 
 
 def uniform(seed: int, piece: Slice) -> Tensor:
-    """Uniform in (0, 1) for each query and entry [b,n], drawn by hashing (seed, query, place); float64."""
-    query = torch.arange(piece.part.start, piece.part.stop, device=piece.graph.device)[:, None]
-    state = _mix(_mix(_mix(torch.tensor(seed, device=query.device)) + query) + piece.place[None])
+    """Noise for each query and entry [b,n]: it does not depend on how slices are cut."""
+    query = torch.arange(piece.part.start, piece.part.stop, device=piece.graph.device)
+    return noise(seed, query[:, None], piece.place[None])
+
+
+def noise(seed: int, query: Tensor, place: Tensor) -> Tensor:
+    """Uniform in (0, 1), float64, for whole numbers that broadcast: drawn by hashing (seed, query, place)."""
+    state = _mix(_mix(_mix(torch.tensor(seed, device=query.device)) + query) + place)
     return ((state >> 11) & ((1 << 53) - 1)).double().add_(0.5).mul_(2.0**-53)
 
 

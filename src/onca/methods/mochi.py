@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from onca.bag import Bag
-from onca.difficulty import _mix
+from onca.difficulty import noise
 from onca.pool import Pool
 from onca.rules import Rule
 from onca.schedule import Number, Schedule, check_number
@@ -78,9 +78,8 @@ def draw(seed: int, hard: Tensor, s: int, s2: int, beta: float) -> Draws:
     number = (hard >= 0).sum(1, keepdim=True)
 
     def uniform(kind: int, count: int) -> Tensor:
-        place = (kind << 32) + torch.arange(count, device=hard.device)[None]  # other numbers than those of `random`
-        state = _mix(_mix(_mix(torch.tensor(seed, device=hard.device)) + query) + place)
-        return ((state >> 11) & ((1 << 53) - 1)).double().add_(0.5).mul_(2.0**-53)
+        place = (kind << 32) + torch.arange(count, device=hard.device)  # other numbers than those of `random`
+        return noise(seed, query, place[None])
 
     def entry(kind: int, count: int) -> Tensor:
         rank = (uniform(kind, count) * number).long().clamp_max(hard.shape[1] - 1)

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onca.study.plan import Changes, Choice, Condition, Study, Table
+from onca.study.studies.question import DEMO
 from onca.train import Run
 
 BASELINE, NULL, ORACLE = "baseline", "baseline again (null control)", "same class dropped (oracle)"
 METHODS, HOSTS = "methods", "hosts"
-DEMO = {"images": 4_000, "encoder": "small(16)", "epochs": 6, "batch": 64, "queue": 2048, "lr": 0.06}
 LITERATURE_KEYS = 65_536  # MoCo's queue on ImageNet, which MoCHi's numbers belong to
 
 

@@ -8,7 +8,7 @@ from onca.study.plan import Changes, Claim, Condition, Study, Table
 from onca.study.statistics import Rule
 
 TABLE = "asked"
-DEMO = {"images": 5_000, "epochs": 4}
+DEMO = {"images": 4_000, "encoder": "small(16)", "epochs": 6, "batch": 64, "queue": 2048, "lr": 0.06}
 
 
 def case(
