@@ -99,6 +99,8 @@ def _positives(run: Run) -> tuple[Condition, ...]:
     followed = f"contrastive_crop(alpha=0.6, threshold=0.1, warmup={when}, interval={when})"
     told = "2011.11765: k 10 of 65,536, threshold 0.7; 4 support views (8 there)"
     return (
+        row("support unused (control)", "infonce", "InfoNCE that pays for 4 support views and does not look at them",
+            support, control="other"),
         row("fnc, elimination", fnc(10, 0.7, False), told, support,
             others=(fnc(10, 0.9, False), fnc(3, 0.7, False))),
         row("fnc, attraction", fnc(10, 0.7, True), told, support,
