@@ -1,6 +1,6 @@
 """Near-duplicates against what a person judged (ciFAIR, arXiv 1902.00423).
 
-The lists have no licence: they are read where they lie, in the folder `near_duplicates` of ONCA_GOLDEN (default: the
+The lists have no licence: they are read where they lie, in the folder `near_duplicates` of ONCA_GOLDEN (else: the
 one beside the real data), and are never copied. A file is `<data set>_<split a>_<split b>.csv`, with the rows of a
 pair, and its judgement: 0 exact copy, 1 the same photograph, 2 another photograph that is very alike. It names at
 most one partner of each image, the nearest in those authors' features, so that most pairs that are in no list are right
@@ -24,7 +24,8 @@ from onca.data.packs import read_pack
 from onca.data.pictures import decode
 
 SHARED = Path(__file__).parents[3] / "shared"
-LISTS = Path(os.environ.get("ONCA_GOLDEN") or SHARED / "golden") / "near_duplicates"
+ASKED = Path(os.environ.get("ONCA_GOLDEN", "")) / "near_duplicates"
+LISTS = ASKED if "ONCA_GOLDEN" in os.environ and ASKED.is_dir() else SHARED / "golden" / "near_duplicates"
 DATA = Path(os.environ.get("ONCA_DATA") or SHARED / "data")
 FILES = sorted(LISTS.glob("*.csv"))
 
