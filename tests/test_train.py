@@ -171,6 +171,14 @@ def test_an_index_in_a_batch_is_a_row_of_the_training_set(tiny: Run, data: Split
     assert torch.equal(batch.label, data.train.label[rows])
 
 
+def test_a_rule_about_classes_is_refused_where_no_image_has_a_label(tiny: Run, data: Splits) -> None:
+    unknown = replace(data.train, label=torch.full_like(data.train.label, -1), levels={})
+    run = replace(tiny, method="chain(attract(same_class), supcon)")
+    with pytest.raises(ValueError, match="needs labels, and stripes has none"):
+        start(run, replace(data, train=unknown))
+    start(run, data)
+
+
 # Pixels and precision.
 
 

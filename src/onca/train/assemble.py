@@ -146,10 +146,11 @@ def known(method: Method, images: ImageSet, place: torch.device) -> Known:
     """What the method needs to know of the images beside the batch; rows are those of the training set.
 
     Raises:
-        ValueError: a file of embeddings that does not fit, labels without a hierarchy.
+        ValueError: a file of embeddings that does not fit, labels without a hierarchy, no labels where a rule asks.
     """
-
     needs, tables = method.needs, {}
+    if "label" in needs and not bool((images.label >= 0).any()):
+        raise ValueError(f"{method} needs labels, and {images.source} has none: take a set that has, or another rule")
     for part in method.parts():
         if isinstance(part, external):
             tables[part.source] = external_table(part.source, images)[images.index].to(place)
