@@ -14,7 +14,9 @@ import onca
 from onca.bank import Bank
 from onca.hosts.npid import NPID
 from onca.identity import reached, walks
-from onca.methods.invp import everyone, gaussian_ramp, invp, listed, propagated
+from onca.methods.invp import invp
+from onca.methods.propagation import everyone, listed, propagated
+from onca.schedule import gaussian_ramp
 
 Tensor = torch.Tensor
 B, N, D, K = 5, 24, 6, 3

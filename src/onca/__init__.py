@@ -17,7 +17,6 @@ from onca.methods import (
     ball,
     cancel,
     fnc,
-    gaussian_ramp,
     hcl,
     invp,
     likely,
@@ -33,7 +32,7 @@ from onca.objectives import Method, Objective, debiased, infonce, mass, supcon, 
 from onca.part import Part, read
 from onca.pool import Pool, pool
 from onca.rules import Rule, add, attract, drop, harden, keep
-from onca.schedule import Schedule, adaptive, after, cosine_decay, exponential_decay, ramp, staircase
+from onca.schedule import Schedule, adaptive, after, cosine_decay, exponential_decay, gaussian_ramp, ramp, staircase
 from onca.select import Selector, above, easiest, farthest, hardest, nearest, sample, semihard, window
 
 __version__ = "0.1.0"

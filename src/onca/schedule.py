@@ -129,6 +129,26 @@ class exponential_decay(Schedule, name="exponential_decay"):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class gaussian_ramp(Schedule, name="gaussian_ramp"):
+    """value * exp(-sharpness * (1 - epoch / epochs)^2), and `value` from `epochs` on: the other warm-up of
+    InvP's code (2010.11694).
+    """
+
+    value: float
+    epochs: float
+    sharpness: float = 5.0
+
+    def __post_init__(self) -> None:
+        for argument in ("value", "epochs", "sharpness"):
+            _check_plain(self, argument)
+        if self.epochs <= 0:
+            raise ValueError(f"{self}: epochs must be more than 0")
+
+    def __call__(self, epoch: float, history: Sequence[float] = ()) -> float:
+        return self.value * math.exp(-self.sharpness * max(1 - epoch / self.epochs, 0) ** 2)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class adaptive(Schedule, name="adaptive"):
     """Goes down by `delta` after an epoch whose loss was below the mean of up to `window` epochs before it, and up
     by `delta` after one whose loss was above; from `start`, within `least` to `most` (2010.02037).

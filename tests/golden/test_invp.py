@@ -10,17 +10,9 @@ import torch
 import onca
 from onca.bank import Bank
 from onca.identity import reached, walks
-from onca.methods.invp import (
-    everyone,
-    gaussian_ramp,
-    invp,
-    listed,
-    listed_instance,
-    propagated,
-    set_instance,
-    walk_ends,
-)
-from onca.schedule import after
+from onca.methods.invp import invp
+from onca.methods.propagation import everyone, listed, listed_instance, propagated, set_instance, walk_ends
+from onca.schedule import after, gaussian_ramp
 from onca.select import farthest, nearest
 
 Tensor = torch.Tensor

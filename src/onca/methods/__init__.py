@@ -6,7 +6,6 @@ from onca.methods.fnc import cancel as cancel
 from onca.methods.fnc import fnc as fnc
 from onca.methods.hcl import anneal_down as anneal_down
 from onca.methods.hcl import hcl as hcl
-from onca.methods.invp import gaussian_ramp as gaussian_ramp
 from onca.methods.invp import invp as invp
 from onca.methods.mirror import mirror as mirror
 from onca.methods.mochi import mochi as mochi

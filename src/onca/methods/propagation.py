@@ -1,0 +1,99 @@
+"""The two terms of InvP (2010.11694), on sets as in the paper and on lists as in the authors' code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from onca.bag import Bag
+from onca.identity import reached, walks
+from onca.link import Test
+from onca.objectives import infonce, negative_mass, positive_mass
+from onca.pool import Pool
+from onca.select import farthest, nearest
+
+EPSILON = 1e-7  # of the official code, inside both logarithms
+
+
+def walk_ends(pool: Pool, steps: int, distinct: bool) -> Bag:
+    """The rows of the images where walks end, each as often as walks do; distinct: once, and without the own one.
+
+    Rules that acted before have no say in it.
+    """
+    link = pool.negatives.links[0]
+    assert pool.neighbours is not None and pool.index is not None
+    ends = walks(pool.neighbours, pool.index, steps)
+    if distinct:
+        ends = ends.sort(1).values
+        again = torch.cat([ends[:, :1] < 0, ends[:, 1:] == ends[:, :-1]], 1)
+        ends = torch.where(again | (ends == pool.index[:, None]), -1, ends)
+    return Bag(pool.negatives.query, (replace(link, rows=ends, absent=None, tests=()),), factor=pool.negatives.factor)
+
+
+def _where_reached(pool: Pool, hard: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """loss(log sum over the positives [B]), and 0 for a query that reaches nothing; note `unreached`: their share."""
+    none = torch.isneginf(hard.detach())
+    pool.note("unreached", none.double().mean().item())
+    return torch.where(none, 0, loss(torch.where(none, 0, hard)))
+
+
+# The paper: sets.
+
+
+def set_instance(pool: Pool, near: Test) -> Tensor:
+    """L_ins [B]: InfoNCE of the own row against the nearest others."""
+    return infonce(replace(pool, negatives=pool.negatives.only(near)))
+
+
+def propagated(pool: Pool, steps: int, hardest: int, near: Test) -> Tensor:
+    """L_inv [B] = -log(sum over N_h / sum over B), B = N_h and N_M without N.
+
+    N: the images reached, N_h: the least similar of them, N_M: the nearest rows.
+    """
+    found = walk_ends(pool, steps, distinct=True)
+    hard = found.only(farthest(hardest)(pool, found)).lse(pool.scale)
+    inside = reached(steps)(pool, pool.negatives)
+    rest = pool.negatives.only(lambda piece: near(piece) & ~inside(piece))
+    mass = negative_mass(replace(pool, negatives=rest, notes={}))
+    return _where_reached(pool, hard, lambda mine: torch.logaddexp(mass - mine, mass.new_zeros(())))
+
+
+# The authors' code: lists.
+
+
+def everyone(pool: Pool) -> Bag:
+    """All rows of the bank, the own one too."""
+    return replace(pool.negatives, query_index=None)
+
+
+def listed_instance(pool: Pool, near: Test) -> Tensor:
+    """L_ins [B] = -log(e_ii / D + 1e-7), D over the nearest rows of the whole bank."""
+    return -torch.log((positive_mass(pool) - _denominator(pool, near, False)).exp() + EPSILON)
+
+
+def listed(pool: Pool, steps: int, hardest: int, near: Test, exclusive: bool = True, hard_pos: bool = True) -> Tensor:
+    """L_inv [B] = -log(sum over hard / (D - e_ii) + 1e-7); may be negative.
+
+    hard: the least similar entries of the list of all walks, which holds an image as often as walks end in it, and the
+    own one where walks lead back. D as above, what was reached included; e_ii is taken off whether it is in D or not.
+    exclusive=False leaves it, hard_pos=False takes the most similar entries.
+    """
+    ends = walk_ends(pool, steps, distinct=False)
+    chosen = (farthest if hard_pos else nearest)(hardest)(pool, ends)
+    total = _denominator(pool, near, exclusive)
+    return _where_reached(
+        pool, ends.only(chosen).lse(pool.scale), lambda mine: -torch.log((mine - total).exp() + EPSILON)
+    )
+
+
+def _denominator(pool: Pool, near: Test, exclusive: bool) -> Tensor:
+    """log D, or log(D - e_ii), where D is the sum over the nearest rows [B]."""
+    total = everyone(pool).only(near).lse(pool.scale)
+    if not exclusive:
+        return total
+    others = pool.negatives.only(near).lse(pool.scale)  # taking e_ii off the sum itself would lose its last digits
+    outside = torch.where(total > others, -torch.inf, positive_mass(pool) - others)
+    return others + torch.log1p(-outside.exp())
