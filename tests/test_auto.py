@@ -189,7 +189,7 @@ def test_positives_just_above_the_mean_cannot_cancel_more_than_the_bound() -> No
     positive = target[:, None] * normalize(query) + (1 - target**2).sqrt()[:, None] * across
     found = chosen(onca.pool(query, positive, keys), likely(0.01))
     assert found.sum(1).tolist() == [20] * 16
-    assert found.equal(chosen(onca.pool(query, positive, keys), onca.nearest(20)))  # type: ignore[arg-type]
+    assert found.equal(chosen(onca.pool(query, positive, keys), onca.nearest(20)))
 
 
 @settings(max_examples=40, deadline=None)

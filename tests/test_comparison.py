@@ -50,7 +50,7 @@ ASKED = [study.name.removeprefix("methods-") for study in QUESTIONS["methods"]]
     ],
 )
 def test_units_count_the_passes_of_a_step(changes: dict[str, object], expected: int) -> None:
-    assert units(replace(Run(), **changes)) == expected  # type: ignore[arg-type]
+    assert units(replace(Run(), **changes)) == expected
 
 
 def test_looking_for_boxes_counts() -> None:
@@ -65,7 +65,7 @@ def test_looking_for_boxes_counts() -> None:
 )
 def test_more_views_leave_fewer_epochs(changes: dict[str, object], epochs: int) -> None:
     plain = Run(epochs=100)
-    made = at_equal_compute(replace(plain, **changes), plain)  # type: ignore[arg-type]
+    made = at_equal_compute(replace(plain, **changes), plain)
     assert made.epochs == epochs
     assert share(made, plain) == pytest.approx(1, abs=0.01)
 
@@ -342,7 +342,7 @@ def test_the_rotation_probe_tells_turned_images_apart() -> None:
     encoder = make("small(4)", "linear", 8)
     told = []
     for pooled in (False, True):
-        encoder.features = (lambda x: x.mean((2, 3))) if pooled else (lambda x: x.flatten(1))  # type: ignore[method-assign]
+        encoder.features = (lambda x: x.mean((2, 3))) if pooled else (lambda x: x.flatten(1))
         told.append(rotation_top1(encoder, lit["train"], lit["test"], [0.5] * 3, [0.25] * 3))
     assert told[0] == 100 and told[1] < 35
 

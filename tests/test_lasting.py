@@ -88,7 +88,7 @@ class Plain:
         """The slot of each new key."""
         size = len(self.slots)
         reach = [(self.position + i) % size for i in range(min(2 * n, size))]
-        if n >= size or not any(self.slots[p] and self.slots[p]["hits"] for p in reach):  # type: ignore[index]
+        if n >= size or not any(self.slots[p] and self.slots[p]["hits"] for p in reach):
             start, self.position = self.position, (self.position + n) % size
             return [(start + i) % size for i in range(n)]
         due, groups = [], {}
@@ -107,7 +107,7 @@ class Plain:
         passed = reach.index(waiting[0]) if waiting else len(reach)
         for p in reach[:passed]:
             if self.slots[p]:
-                self.slots[p]["turns"] += 1  # type: ignore[index]
+                self.slots[p]["turns"] += 1
         self.position = (self.position + passed) % size
         return [p for p in reach if p in leaving]
 
@@ -291,7 +291,7 @@ def test_own_images_and_empty_rows_are_not_counted() -> None:
 
 
 def test_it_serves_moco() -> None:
-    memory = onca.read("lasting(hardest(25), span=2)")(16, 4)  # type: ignore[operator]
+    memory = onca.read("lasting(hardest(25), span=2)")(16, 4)
     host = onca.hosts.MoCo(torch.nn.Linear(8, 4), memory, symmetric=True)
     for at in range(12):
         views = tuple(torch.randn(5, 8, generator=draw(2 * at + view)) for view in range(2))
@@ -307,13 +307,13 @@ def test_it_serves_moco() -> None:
 def test_text_and_refusals() -> None:
     assert str(onca.read("lasting(hardest(5, by=random))")) == "lasting(hardest(5, by=random))"
     assert onca.read("queue") is plain_queue and type(plain_queue(8, D, 3)) is onca.Queue
-    assert plain_queue(8, D, 3).reserve == 3 and plain_queue(8, D).count(None) is None  # type: ignore[arg-type]
+    assert plain_queue(8, D, 3).reserve == 3 and plain_queue(8, D).count(None) is None
     made = onca.read("lasting(same_class & hardest(5), span=2)")
-    assert made.needs == onca.same_class.needs and made(8, D).span == 2  # type: ignore[operator]
+    assert made.needs == onca.same_class.needs and made(8, D).span == 2
     for wrong, words in (
-        (lambda: lasting("hardest"), "chosen must be a selector"),  # type: ignore[arg-type]
+        (lambda: lasting("hardest"), "chosen must be a selector"),
         (lambda: lasting(onca.hardest(5), 0.5), "span is a number of lives in a queue, 1 or more; got 0.5"),
-        (lambda: lasting(onca.hardest(5), onca.after(1, 2)), "span is a number of lives"),  # type: ignore[arg-type]
+        (lambda: lasting(onca.hardest(5), onca.after(1, 2)), "span is a number of lives"),
         (lambda: lasting(onca.hardest(5))(8, D, 8), r"lasting\(hardest\(5\)\) keeps no older keys that refill"),
         (lambda: Lasting(0, D, onca.hardest(5)), "size and dim from 1"),
     ):

@@ -177,6 +177,24 @@ def test_a_rule_about_classes_is_refused_where_no_image_has_a_label(tiny: Run, d
     with pytest.raises(ValueError, match="needs labels, and stripes has none"):
         start(run, replace(data, train=unknown))
     start(run, data)
+    keeping = replace(tiny, memory="lasting(same_class)")  # a memory may ask as well
+    with pytest.raises(ValueError, match=r"lasting\(same_class\) needs labels"):
+        start(keeping, replace(data, train=unknown))
+
+
+def test_what_a_memory_asks_of_the_images_is_found_for_it(tiny: Run, data: Splits) -> None:
+    kin = start(replace(tiny, memory="lasting(above(0, by=label_distance))"), data).host.known
+    assert kin.depth is not None and kin.duplicates is None
+    hand = start(replace(tiny, memory='lasting(hardest(5, by=external("descriptors")))'), data).host.known
+    assert hand.external["descriptors"].shape[0] == len(data.train)
+    with pytest.raises(ValueError, match=r"lasting\(hardest\(5, by=support_max\)\) needs support views"):
+        start(replace(tiny, memory="lasting(hardest(5, by=support_max))"), data)
+
+
+@pytest.mark.parametrize("host", ["npid", "cmc"])
+def test_invp_is_refused_on_drawn_rows_before_training(tiny: Run, data: Splits, host: str) -> None:
+    with pytest.raises(ValueError, match="leave --draws at 0"):
+        start(replace(tiny, host=host, method="invp()", draws=64), data)
 
 
 # Pixels and precision.

@@ -80,6 +80,4 @@ def duplicates(
         size: pixels of an image's side (None: their own).
         groups: how many are drawn.
     """
-    path = show_duplicates(source, file, size=size, groups=groups)
-    print(path)
-    return path
+    return show_duplicates(source, file, size=size, groups=groups)

@@ -46,11 +46,12 @@ class _Heads(nn.Module):
         self.spaces = nn.ModuleList(spaces)
 
     def hidden(self, features: Tensor) -> Tensor:
-        if not all(isinstance(head, nn.Sequential) for head in self.spaces):
+        heads = [head for head in self.spaces if isinstance(head, nn.Sequential)]
+        if len(heads) < len(self.spaces):
             raise ValueError(
                 'LooC++ evaluates the first layer of each head, which head "linear" lacks: take head "mlp"'
             )
-        return torch.cat([nn.functional.relu(head[0](features)) for head in self.spaces], 1)  # type: ignore[index]
+        return torch.cat([nn.functional.relu(head[0](features)) for head in heads], 1)
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.cat([head(features) for head in self.spaces], 1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from onca.objectives import Method
+from onca.part import Part
 from onca.pool import Pool, check_temperature, unit
 from onca.schedule import Number
 
@@ -80,16 +81,17 @@ class Host(nn.Module):
     @property
     def gives(self) -> frozenset[str]:
         """What its pools hold of what a part may need."""
-        known = {name for name in ("duplicates", "depth", "external") if getattr(self.known, name) not in (None, {})}
+        known = {name for name in ("duplicates", "depth") if getattr(self.known, name) is not None}
+        known |= {"external"} if self.known.external else set()
         return frozenset({"label", "index", "history", *known} | ({"support"} if self.support else set()))
 
-    def check(self, method: Method, later: frozenset[str] = frozenset()) -> None:
-        """Raises ValueError when the method needs what this host's pools do not hold, saying what to give it.
+    def check(self, method: Part, later: frozenset[str] = frozenset()) -> None:
+        """Raises ValueError when a method (or a memory) needs what this host's pools do not hold, saying what to give.
 
         later: what `known` will hold once the data are there.
         """
         for need in sorted(method.needs - self.gives - later):
-            raise ValueError(f"{method} needs {REMEDIES[need]}; {type(self).__name__} has none")
+            raise ValueError(f"{method} needs {REMEDIES.get(need, f'pool.{need}')}; {type(self).__name__} has none")
 
     def before_step(self) -> None:
         """Momentum updates, from the weights as they are before this step's optimiser step."""

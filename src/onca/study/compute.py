@@ -23,13 +23,12 @@ def units(run: Run) -> int:
 
     Every support view is one pass more, whatever the host. What rules and losses cost is not counted.
     """
-    spaces = len(run.spaces.split(","))
     trained, keys = {
         "moco": (2, 2) if run.symmetric else (1, 1),
         "simclr": (2, 0),
         "npid": (1, 0),
         "cmc": (2, 0),
-        "looc": (1, spaces + 1),
+        "looc": (1, len(run.kept) + 1),
     }[run.host]
     return TRAINED * trained + keys + run.support
 

@@ -24,6 +24,7 @@ from onca.memory import Queue
 from onca.method import as_method, refills
 from onca.methods.invp import invp
 from onca.objectives import Method
+from onca.part import Part
 from onca.schedule import Number
 from onca.train.network import Network, device, precision
 from onca.train.run import Run, as_memory, as_schedule
@@ -83,8 +84,14 @@ def host(run: Run, encoder: Network, method: Method, images: int, place: torch.d
     made = HOSTS[run.host](run, encoder, method, images)
     if as_crop(run.crop).located:
         made.boxes = Boxes(images)  # the host's, so that it travels in its state_dict
-    made.check(method, later=KNOWN)
+    for part in asked(run, method):
+        made.check(part, later=KNOWN)
     return made.to(place)
+
+
+def asked(run: Run, method: Method) -> tuple[Part, ...]:
+    """What looks at pools in a run: its method, and the memory, which may choose what it keeps by any selector."""
+    return method, as_memory(run.memory)
 
 
 def _moco(run: Run, encoder: Network, method: Method, images: int) -> Host:
@@ -105,12 +112,12 @@ def _temperature(run: Run) -> Number:
 
 
 def _bank(run: Run, method: Method, images: int) -> Bank:
+    if run.draws and any(isinstance(part, invp) for part in method.parts()):
+        raise ValueError(f"{method} looks at the whole bank: leave --draws at 0")
     return Bank(images, run.dim, run.bank_momentum, neighbours=graph_degree(method))
 
 
 def _npid(run: Run, encoder: Network, method: Method, images: int) -> Host:
-    if run.draws and any(isinstance(part, invp) for part in method.parts()):
-        raise ValueError(f"{method} looks at the whole bank: leave --draws at 0")
     bank = _bank(run, method, images)
     return NPID(encoder, bank, _temperature(run), run.draws, support=run.support, seed=run.seed)
 
@@ -142,18 +149,19 @@ def graph_degree(method: Method) -> int:
     return max(named, default=4 if "neighbours" in method.needs else 0)
 
 
-def known(method: Method, images: ImageSet, place: torch.device) -> Known:
-    """What the method needs to know of the images beside the batch; rows are those of the training set.
+def known(run: Run, method: Method, images: ImageSet, place: torch.device) -> Known:
+    """What method and memory need to know of the images beside the batch; rows are those of the training set.
 
     Raises:
         ValueError: a file of embeddings that does not fit, labels without a hierarchy, no labels where a rule asks.
     """
-    needs, tables = method.needs, {}
-    if "label" in needs and not bool((images.label >= 0).any()):
-        raise ValueError(f"{method} needs labels, and {images.source} has none: take a set that has, or another rule")
-    for part in method.parts():
-        if isinstance(part, external):
-            tables[part.source] = external_table(part.source, images)[images.index].to(place)
+    both = asked(run, method)
+    for part in both:
+        if "label" in part.needs and not bool((images.label >= 0).any()):
+            raise ValueError(f"{part} needs labels, and {images.source} has none: take a set that has, or another rule")
+    needs = frozenset().union(*(part.needs for part in both))
+    sources = {inner.source for part in both for inner in part.parts() if isinstance(inner, external)}
+    tables = {source: external_table(source, images)[images.index].to(place) for source in sorted(sources)}
     return Known(
         images=len(images),
         duplicates=near_duplicates(images)[images.index].to(place) if "duplicates" in needs else None,

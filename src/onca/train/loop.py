@@ -76,7 +76,7 @@ def start(run: Run, data: Splits) -> Training:
     method = as_method(run.method)
     network = assemble.network(run, mean, std, place)
     host = assemble.host(run, network, method, len(data.train), place)
-    host.known = assemble.known(method, data.train, place)
+    host.known = assemble.known(run, method, data.train, place)
     weights = optimiser(run, host.parameters())
     recipe = assemble.recipe(run, run.size or min(data.train.shape))
     boxes = next((child for child in host.children() if isinstance(child, Boxes)), None)
