@@ -14,8 +14,7 @@ from onca.train import Run
 
 def base(name: str, preset: str = "demo", host: str = "moco", ask: str | None = None) -> Run:
     """The run that a preset of a study describes."""
-    only = {"data": "world"} if ask == "classes" else {}  # the one source with several numbers of classes
-    return Run(**{**PRESETS[preset], **find(name, ask).presets[preset], **only, "host": host})
+    return Run(**{**PRESETS[preset], **find(name, ask).presets[preset], "host": host})
 
 
 def compared(

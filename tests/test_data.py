@@ -118,6 +118,23 @@ def test_fewer_images_are_spread_over_the_classes(tmp_path: Path) -> None:
     assert len(load(f"npz:{path}", images=10_000).train) == len(whole.train)
 
 
+def test_the_first_classes(tmp_path: Path) -> None:
+    path = write_pack(tmp_path / "all.npz", ABC, NAMES)
+    whole, some = load(f"npz:{path}"), load(f"npz:{path}", classes=2)
+    for part in ("train", "validation", "test"):
+        images = getattr(some, part)
+        assert images.names == tuple(NAMES[:2]) and set(images.label.tolist()) == {0, 1}
+    shared = sum(len(getattr(some, part)) for part in ("train", "validation", "test"))
+    everything = torch.cat([getattr(whole, part).label for part in ("train", "validation", "test")])
+    assert shared == int((everything < 2).sum())
+    assert len(load(f"npz:{path}", classes=2, images=5).train) == 5
+    for classes in (1, len(NAMES) + 1):
+        with pytest.raises(ValueError, match=f"classes={classes}: npz:.* has {len(NAMES)} classes"):
+            load(f"npz:{path}", classes=classes)
+    with pytest.raises(ValueError, match=r"classes=5: the classes of a world are its species, say world\("):
+        load("world", classes=5)
+
+
 def test_only_chosen_images_are_decoded(tmp_path: Path) -> None:
     good = write_pack(tmp_path / "good.npz", ABC, NAMES)
     chosen = {k for images in all_parts(load(f"npz:{good}", images=5)) for k in images.index.tolist()}

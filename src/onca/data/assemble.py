@@ -34,6 +34,7 @@ class Wish:
     source: str
     size: int | None = None
     images: int | None = None
+    classes: int | None = None
     seed: int = 0
     bad: Bad = "refuse"
 
@@ -47,14 +48,18 @@ def assemble(parts: Mapping[str, Raw], wish: Wish) -> Splits:
     stay together, with the label of the first.
     """
     train = parts["train"]
-    rows = torch.arange(len(train.label))
+    rows = _wanted(train, wish)
     if not {"test", "val"} <= set(parts):
         _say_single(train, wish.source)
-    test, test_rows = parts.get("test", parts.get("val")), None
+    test = parts.get("test", parts.get("val"))
     if test is None:
         rows, test_rows = _carve(train, rows, TEST_SHARE, wish.seed)
-    validation, validation_rows = parts.get("val") if "test" in parts else None, None
-    if validation is None:
+    else:
+        test_rows = _wanted(test, wish)
+    validation = parts.get("val") if "test" in parts else None
+    if validation is not None:
+        validation_rows = _wanted(validation, wish)
+    else:
         rows, validation_rows = _carve(train, rows, VALIDATION_SHARE, wish.seed)
     if wish.images is not None:
         rows = _cap(train, rows, wish.images, wish.seed)
@@ -64,6 +69,15 @@ def assemble(parts: Mapping[str, Raw], wish: Wish) -> Splits:
         validation=_image_set(validation or train, validation_rows, wish, first.shape),
         test=_image_set(test or train, test_rows, wish, first.shape),
     )
+
+
+def _wanted(raw: Raw, wish: Wish) -> Tensor:
+    """The rows of a part: all, or those of the first classes."""
+    if wish.classes is None:
+        return torch.arange(len(raw.label))
+    if not 2 <= wish.classes <= len(raw.names):
+        raise ValueError(f"classes={wish.classes}: {wish.source} has {len(raw.names)} classes; take 2 to all of them")
+    return ((raw.label >= 0) & (raw.label < wish.classes)).nonzero()[:, 0]
 
 
 def _carve(raw: Raw, rows: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -78,9 +92,9 @@ def _cap(raw: Raw, rows: Tensor, most: int, seed: int) -> Tensor:
     return rows[torch.isin(unit, chosen)][:most]
 
 
-def _image_set(raw: Raw, rows: Tensor | None, wish: Wish, shape: tuple[int, int] | None) -> ImageSet:
-    """These rows of a part (None is all), with `shape` as height and width (None: that of the first image)."""
-    places = list(range(len(raw.label))) if rows is None else rows.tolist()
+def _image_set(raw: Raw, rows: Tensor, wish: Wish, shape: tuple[int, int] | None) -> ImageSet:
+    """These rows of a part, with `shape` as height and width (None: that of the first image)."""
+    places = rows.tolist()
     skipped: tuple[str, ...] = ()
     if wish.bad == "skip":
         places, skipped = readable(raw.pictures, places, wish.size)
@@ -99,7 +113,7 @@ def _image_set(raw: Raw, rows: Tensor | None, wish: Wish, shape: tuple[int, int]
         undecoded=None if fits else Undecoded(raw.pictures, index, wish.size, shape),
         label=raw.label[index],
         index=index,
-        names=raw.names,
+        names=raw.names[: wish.classes],
         levels={level: (label[index], names) for level, (label, names) in raw.levels.items()},
         source=wish.source,
         skipped=skipped,

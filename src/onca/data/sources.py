@@ -19,13 +19,20 @@ NAMES = ("world", "npz:PATH", "folder:PATH", *DOWNLOADS, "imagenet")
 
 
 def load(
-    source: str, *, size: int | None = None, images: int | None = None, seed: int = 0, bad: Bad = "refuse"
+    source: str,
+    *,
+    size: int | None = None,
+    images: int | None = None,
+    classes: int | None = None,
+    seed: int = 0,
+    bad: Bad = "refuse",
 ) -> Splits:
     """Training, validation and test images of a source.
 
     size    pixels: every image becomes its largest centred square at size x size, once (Lanczos); a world is drawn at
             that size. None: as they are, if they are all alike.
     images  at most so many train: the first of a world, elsewhere a spread over the classes drawn from the seed.
+    classes only images of the first so many classes, in all parts; a world is made with fewer species instead.
     seed    of the parts that are carved out of train (see `assemble`). A world has its own seed and its own parts.
     bad     what becomes of images that cannot be decoded: "refuse" is an error naming one; "skip" leaves them out,
             warns, and names them in `ImageSet.skipped` (every image is then decoded once more to see).
@@ -40,8 +47,11 @@ def load(
         raise ValueError(f"bad={bad!r}: must be 'refuse' or 'skip'")
     if source.split("(")[0].strip() == "world":
         world = read_world(source)
+        if classes is not None:
+            remedy = "say world(families=.., genera=.., species=..) instead"
+            raise ValueError(f"classes={classes}: the classes of a world are its species, {remedy}")
         return (world if size is None else replace(world, size=size)).splits(images)
-    wish = Wish(source, size, images, seed, bad)
+    wish = Wish(source, size, images, classes, seed, bad)
     kind, _, path = source.partition(":")
     if kind == "npz" and path:
         return assemble(read_packs(Path(path).expanduser()), wish)

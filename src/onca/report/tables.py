@@ -56,7 +56,9 @@ class StudyResult:
         return find(self.name)
 
     def judged(self) -> dict[str, Judged]:
-        return judge(self.study.claims(self.preset, self.host), self.rows)
+        planned = {condition.name for condition in self.conditions}
+        claims = [c for c in self.study.claims(self.preset, self.host) if {c.a, c.b, *(c.minus or ())} <= planned]
+        return judge(claims, self.rows)
 
     def compared(self) -> dict[str, tuple[Compared, ...]]:
         """By table: its conditions against those they are compared with."""

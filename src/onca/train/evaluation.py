@@ -51,7 +51,13 @@ def evaluate(
     run = load_run(Path(folder))
     network, facts = load_network(run, Path(folder))
     if data is None:
-        data = load(on or run.data, size=facts["size"], images=None if on else run.images, bad=run.bad)
+        data = load(
+            on or run.data,
+            size=facts["size"],
+            images=None if on else run.images,
+            classes=None if on else run.classes,
+            bad=run.bad,
+        )
     return {"epoch": facts["epoch"], "on": on or run.data, **measure(network, data, level, split, layer)}
 
 

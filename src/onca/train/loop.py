@@ -60,7 +60,7 @@ class Training:
 
 def load_data(run: Run) -> Splits:
     """The data of a run. Subsets and splits belong to the data, so they are the same for every seed."""
-    return load(run.data, size=run.size, images=run.images, bad=run.bad)
+    return load(run.data, size=run.size, images=run.images, classes=run.classes, bad=run.bad)
 
 
 def start(run: Run, data: Splits) -> Training:

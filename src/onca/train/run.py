@@ -59,6 +59,8 @@ class Run:
     """frames: the second view is of a neighbouring frame at most so far away (0: of the same image)"""
     images: int | None = None
     """at most so many training images (None: all)"""
+    classes: int | None = None
+    """only images of the first so many classes (None: all)"""
     size: int | None = None
     """pixels of an image's side (None: their own)"""
     bad: Literal["refuse", "skip"] = "refuse"

@@ -12,14 +12,16 @@ from onca.train import Run
 
 # The number of classes.
 
+COUNTS = (10, 20, 50, 100)
 WORLDS = {8: "world(families=2, genera=2, species=2)", 16: "world(genera=2, species=2)", 32: "world(species=2)",
           64: "world"}  # fmt: skip
 
 
 def classes(preset: str, run: Run) -> tuple[Condition, ...]:
     made = []
-    for count in WORLDS:
-        base, data = f"{count} classes", _of_classes(run, count)
+    sources = _by_classes(run)
+    for count, data in sources.items():
+        base = f"{count} classes"
         oracle = f"chain(drop(same_class{'' if run.host == 'simclr' else ', refill=True'}), infonce)"
         made += [
             case(base, "infonce", data),
@@ -29,22 +31,27 @@ def classes(preset: str, run: Run) -> tuple[Condition, ...]:
     return tuple(made)
 
 
-def _of_classes(run: Run, count: int) -> Changes:
-    """The run's data with so many classes. Raises ValueError for a source whose classes cannot be chosen."""
-    if run.data.split("(")[0] != "world":
-        raise ValueError(f"--ask classes needs a source with several numbers of classes: --data world, not {run.data}")
-    return (("data", WORLDS[count]),)
+def _by_classes(run: Run) -> dict[int, Changes]:
+    """The run's data with few to many classes. Raises ValueError for a source that has too few to choose from."""
+    if run.data.split("(")[0] == "world":
+        return {count: (("data", world),) for count, world in WORLDS.items()}
+    there = class_count(run.data)
+    found: dict[int, Changes] = {count: (("classes", count),) for count in COUNTS if count <= there}
+    if len(found) < 2:
+        raise ValueError(f"--ask classes compares {COUNTS[0]}, {COUNTS[1]} or more classes; {run.data} has {there}")
+    return found
 
 
 def classes_claims(preset: str, host: str) -> tuple[Claim, ...]:
-    few, many = (f"{count} classes" for count in (min(WORLDS), max(WORLDS)))
+    ends = [tuple(f"{count} classes" for count in (min(of), max(of))) for of in (COUNTS, WORLDS)]
     return tuple(
         each
+        for few, many in ends  # those of which the study has no condition are left out
         for name in ("debiased", "oracle")
         for each in (
-            claim(f"{name} few", f"The {name} gains with {few}", f"{name}, {few}", few, "helps"),
-            claim(f"{name} many", f"The {name} gains with {many}", f"{name}, {many}", many, "helps"),
-            claim(f"{name} trend", f"The {name} gains more with {few} than with {many}", f"{name}, {few}", few,
+            claim(f"{name} {few}", f"The {name} gains with {few}", f"{name}, {few}", few, "helps"),
+            claim(f"{name} {many}", f"The {name} gains with {many}", f"{name}, {many}", many, "helps"),
+            claim(f"{name} {few} {many}", f"The {name} gains more with {few} than with {many}", f"{name}, {few}", few,
                    "helps", minus=(f"{name}, {many}", many)),
         )
     )  # fmt: skip
