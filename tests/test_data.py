@@ -121,11 +121,12 @@ def test_fewer_images_are_spread_over_the_classes(tmp_path: Path) -> None:
 def test_the_first_classes(tmp_path: Path) -> None:
     path = write_pack(tmp_path / "all.npz", ABC, NAMES)
     whole, some = load(f"npz:{path}"), load(f"npz:{path}", classes=2)
-    for part in ("train", "validation", "test"):
-        images = getattr(some, part)
+    parts = ("train", "validation", "test")
+    for name in parts:
+        images = getattr(some, name)
         assert images.names == tuple(NAMES[:2]) and set(images.label.tolist()) == {0, 1}
-    shared = sum(len(getattr(some, part)) for part in ("train", "validation", "test"))
-    everything = torch.cat([getattr(whole, part).label for part in ("train", "validation", "test")])
+    shared = sum(len(getattr(some, name)) for name in parts)
+    everything = torch.cat([getattr(whole, name).label for name in parts])
     assert shared == int((everything < 2).sum())
     assert len(load(f"npz:{path}", classes=2, images=5).train) == 5
     for classes in (1, len(NAMES) + 1):
