@@ -1,0 +1,132 @@
+"""What an engine can do: kernels over one set of keys that all queries share, and sets of entries as bits.
+
+Shapes: B queries of S views each (S = 1 but for support views), N keys, D dimensions, E edges, W = ceil(N / 64) words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Queries against keys, as kernels take them: constants, no graph.
+
+    query [B,D], or [B,S,D]: the score of a query is then the largest of its S rows'. keys [N,D] in their own dtype.
+    A score is (query . key, accumulated in float32) * key_factor [N] * query_factor [B] or [B,S]; None is 1.
+    present: bits int64 [B,W] of the entries that are there, None is all. place int64 [N]: of the entries, None: columns.
+    """
+
+    query: Tensor
+    keys: Tensor
+    query_factor: Tensor | None = None
+    key_factor: Tensor | None = None
+    present: Tensor | None = None
+    place: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.query), len(self.keys)
+
+
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """The rank-th entries from the hard end: score, place [B,E] ((inf, -1) for rank 0); chosen int64 [E,B,W], the bits of
+    the rank hardest; tied: does any other present entry score the same as one of them."""
+
+    score: Tensor
+    place: Tensor
+    chosen: Tensor
+    tied: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """Slopes of a weighted sum over queries: toward [B,D] by the query rows as given, mean [B]: weight times the mean
+    score, back [N,D] by the keys as given, back_factor [N] by key_factor. None: not asked for."""
+
+    toward: Tensor | None
+    mean: Tensor | None
+    back: Tensor | None
+    back_factor: Tensor | None
+
+
+class NotFinite(ValueError):
+    """A score is nan, so that ranks mean nothing."""
+
+
+class Kernels(Protocol):
+    """An engine. Sets are those of a stable descending order of its own `scores`, exactly; ties go to the smaller place.
+
+    All give float32. Padding bits of what it gives are 0. Two calls with the same input give the same bits.
+    """
+
+    name: str
+
+    def serves(self, query: Tensor, keys: Tensor) -> str:
+        """Why it does not serve these tensors, in words; "" when it does."""
+        ...
+
+    def scores(self, view: View) -> Tensor:
+        """All scores [B,N], for tests and small bags."""
+        ...
+
+    def select(self, view: View, rank: Tensor) -> Selected:
+        """rank int64 [B,E], 0 to the number of present entries of the row (more counts as that many). Raises NotFinite
+        where a query or key holds nan or inf."""
+        ...
+
+    def above(self, view: View, bound: Tensor) -> Tensor:
+        """Bits [B,W] of the present entries whose score is more than bound [B]."""
+        ...
+
+    def nearest(self, view: View, k: int) -> tuple[Tensor, Tensor]:
+        """(score, column) [B,k] of the present entries that score highest, best first; (-inf, -1) where there are fewer."""
+        ...
+
+    def sums(self, view: View, scale: float, slopes: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """(log sum exp(scale * score) [B], its slope by the query rows [B,D], mean score under the softmax [B]);
+        -inf, 0, 0 where nothing is present. The slopes are None unless they are wanted. S must be 1."""
+        ...
+
+    def spread(self, view: View, scale: float, lse: Tensor, weight: Tensor, toward: bool, back: bool) -> Spread:
+        """Slopes of sum_b weight[b] * lse[b]; lse [B] as `sums` gave it, weight [B]."""
+        ...
+
+    def equal(self, mine: Tensor, theirs: Tensor) -> Tensor:
+        """Bits [B,W]: mine int64 [B] == theirs int64 [N], and not negative."""
+        ...
+
+    def count(self, bits: Tensor, keys: int) -> Tensor:
+        """How many bits each row has: int64 [B]."""
+        ...
+
+    def hits(self, bits: Tensor, keys: int) -> Tensor:
+        """How many rows have each bit: int64 [N]."""
+        ...
+
+    def listed(self, bits: Tensor, keys: int, most: int) -> Tensor:
+        """Columns of the first `most` bits of each row, ascending: int64 [B,most], -1 where there are fewer."""
+        ...
+
+
+def words(keys: int) -> int:
+    return (keys + 63) // 64
+
+
+def unpack(bits: Tensor, keys: int) -> Tensor:
+    """Bits int64 [b,W] as bool [b,N]."""
+    shifts = torch.arange(64, device=bits.device)
+    return ((bits[:, :, None] >> shifts) & 1).bool().flatten(1)[:, :keys]
+
+
+def pack(there: Tensor) -> Tensor:
+    """Bool [b,N] as bits int64 [b,W]."""
+    b, n = there.shape
+    padded = torch.zeros(b, words(n) * 64, dtype=torch.int64, device=there.device)
+    padded[:, :n] = there
+    return (padded.view(b, -1, 64) << torch.arange(64, device=there.device)).sum(-1)
