@@ -65,10 +65,10 @@ def test_every_field_but_epochs_and_runs_changes_the_folder() -> None:
     other = {
         "data": "cifar10", "host": "simclr", "method": "mass", "encoder": "small(16)", "head": "mlp", "dim": 32,
         "views": "simclr", "images": 10, "classes": 5, "size": 24, "bad": "skip", "batch": 128, "queue": 99,
-        "momentum": 0.9,        "temperature": 0.2, "optimiser": "lars", "lr": 0.1, "weight_decay": 0.0, "schedule": "cosine", "splits": 2,
-        "symmetric": True, "precision": "float32", "device": "cpu", "seed": 1, "crop": "fixed_crop()", "crop_low": 0.5,
-        "rotation": True, "support": 2, "gap": 1, "memory": "lasting(hardest(5))", "bank_momentum": 0.9, "draws": 64,
-        "colours": "ycbcr", "spaces": "rotation", "validate": True,
+        "momentum": 0.9, "temperature": 0.2, "optimiser": "lars", "lr": 0.1, "weight_decay": 0.0, "schedule": "cosine",
+        "splits": 2, "symmetric": True, "precision": "float32", "device": "cpu", "seed": 1, "crop": "fixed_crop()",
+        "crop_low": 0.5, "rotation": True, "support": 2, "gap": 1, "memory": "lasting(hardest(5))", "bank_momentum":
+        0.9, "draws": 64, "colours": "ycbcr", "spaces": "rotation", "validate": True,
     }  # fmt: skip
     changed = [replace(run, **{name: value}) for name, value in other.items()]
     changed += [Run(schedule="cosine", warmup=1.0), Run(support=2, plain_view=True)]
