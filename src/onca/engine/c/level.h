@@ -1,0 +1,11 @@
+/* Everything that is compiled for each level. */
+#include "vector.h"
+#include "bits.h"
+#include "screen.h"
+#include "select.h"
+#if __has_include("sums.h")
+#include "sums.h"
+#endif
+#undef LEVEL
+#undef WIDTH
+#undef AMX

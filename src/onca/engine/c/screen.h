@@ -1,0 +1,1 @@
+/* Screening in 8 bits. */

@@ -1,0 +1,107 @@
+/* Vectors of 16 float32 and what is done with them. Included once for each level: FN(name) carries the level's name, and the
+   same source becomes AVX-512, twice AVX2, or whatever the compiler makes of it elsewhere.
+
+   Rows are held padded with zeros to a multiple of 16 (`padded`): then no routine has a ragged end. */
+
+static inline v16 FN(load)(const float *from) {
+    v16 x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+static inline void FN(store)(float *to, v16 x) { memcpy(to, &x, sizeof x); }
+
+static inline v16 FN(splat)(float x) { return (v16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+
+/* mask: -1 or 0 in each lane, as comparisons of vectors give it. */
+static inline v16 FN(choose)(w16 mask, v16 yes, v16 no) { return (v16)(((w16)yes & mask) | ((w16)no & ~mask)); }
+
+static inline v16 FN(larger)(v16 x, v16 y) { return FN(choose)(x > y, x, y); }
+
+/* x * y + z, rounded once where the level has such an instruction: written out, so that no compiler flag changes scores. */
+static inline v16 FN(fma)(v16 x, v16 y, v16 z) {
+#if WIDTH == 512
+    return (v16)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)z);
+#elif WIDTH == 256
+    union { v16 all; __m256 half[2]; } a = {x}, b = {y}, c = {z};
+    c.half[0] = _mm256_fmadd_ps(a.half[0], b.half[0], c.half[0]);
+    c.half[1] = _mm256_fmadd_ps(a.half[1], b.half[1], c.half[1]);
+    return c.all;
+#else
+    return x * y + z;
+#endif
+}
+
+/* The 16 lanes added in a fixed order: halves folded onto each other four times. FN(sum_16) below adds in the same order. */
+static inline float FN(sum)(v16 x) {
+    typedef float v8 __attribute__((vector_size(32)));
+    typedef float v4 __attribute__((vector_size(16)));
+    union { v16 all; v8 half[2]; } a = {x};
+    union { v8 all; v4 half[2]; } b = {.all = a.half[0] + a.half[1]};
+    v4 c = b.half[0] + b.half[1];
+    return (c[0] + c[2]) + (c[1] + c[3]);
+}
+
+/* The product of two rows: lane l takes dimensions l, l + 16, ... Every score of the engine is this sum, bit for bit. */
+static inline float FN(dot)(const float *x, const float *y, int64_t padded) {
+    v16 total = {0};
+    for (int64_t d = 0; d < padded; d += 16) total = FN(fma)(FN(load)(x + d), FN(load)(y + d), total);
+    return FN(sum)(total);
+}
+
+static inline float FN(half)(uint16_t bits) { /* IEEE binary16 without an instruction for it */
+    uint32_t rest = (uint32_t)(bits & 0x7fff) << 13, sign = (uint32_t)(bits & 0x8000) << 16;
+    union { uint32_t bits; float value; } x = {rest}, shift = {0x77800000u}; /* 2^112: the difference of the biases */
+    if (rest >= 0x0f800000u) x.bits |= 0x7f800000u; /* inf and nan stay so */
+    else x.value *= shift.value;
+    x.bits |= sign;
+    return x.value;
+}
+
+/* A row of `dim` numbers of any key type as float32, followed by zeros up to `padded`. */
+static inline void FN(widen)(int32_t type, const void *from, int64_t dim, float *restrict to, int64_t padded) {
+    const uint16_t *narrow = from;
+    int64_t d = 0;
+    if (type == ONCA_FLOAT32) {
+        memcpy(to, from, (size_t)dim * sizeof *to);
+        d = dim;
+    } else if (type == ONCA_BFLOAT16) {
+        for (; d < dim; d++) {
+            uint32_t bits = (uint32_t)narrow[d] << 16;
+            memcpy(to + d, &bits, sizeof bits);
+        }
+    } else {
+#if WIDTH
+        for (; d + 8 <= dim; d += 8)
+            _mm256_storeu_ps(to + d, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(narrow + d))));
+#endif
+        for (; d < dim; d++) to[d] = FN(half)(narrow[d]);
+    }
+    for (; d < padded; d++) to[d] = 0;
+}
+
+/* The rows of keys first .. first + count - 1 as float32, [count, padded]. */
+static inline void FN(widen_keys)(const onca_bag *bag, int64_t first, int64_t count, float *to, int64_t padded) {
+    int64_t size = bag->key_type == ONCA_FLOAT32 ? 4 : 2;
+    for (int64_t j = 0; j < count; j++)
+        FN(widen)(bag->key_type, (const char *)bag->key + (first + j) * bag->key_stride * size, bag->dim, to + j * padded, padded);
+}
+
+/* exp, to about 2 units in the last place; 0 below -104, inf above 89, nan stays nan. */
+static inline v16 FN(exp)(v16 x) {
+    const v16 lowest = FN(splat)(-110.0f), highest = FN(splat)(90.0f), magic = FN(splat)(12582912.0f); /* 1.5 * 2^23 */
+    x = FN(choose)(x < lowest, lowest, x);
+    x = FN(choose)(x > highest, highest, x);
+    v16 n = FN(fma)(x, FN(splat)(1.44269504f), magic) - magic; /* rounds to a whole number */
+    v16 r = FN(fma)(n, FN(splat)(-0.693359375f), x);           /* ln 2 in two parts: the first product is exact */
+    r = FN(fma)(n, FN(splat)(2.12194440e-4f), r);
+    v16 p = FN(splat)(1.0f / 5040);
+    p = FN(fma)(p, r, FN(splat)(1.0f / 720));
+    p = FN(fma)(p, r, FN(splat)(1.0f / 120));
+    p = FN(fma)(p, r, FN(splat)(1.0f / 24));
+    p = FN(fma)(p, r, FN(splat)(1.0f / 6));
+    p = FN(fma)(p, r, FN(splat)(0.5f));
+    p = FN(fma)(p * r, r, r) + 1.0f;
+    w16 power = __builtin_convertvector(n, w16), half = power >> 1; /* 2^n in two factors: the ends are denormal or inf */
+    return p * (v16)((half + 127) << 23) * (v16)((power - half + 127) << 23);
+}
