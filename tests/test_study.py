@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import itertools
 import json
 import os
@@ -20,10 +21,11 @@ import torch
 from little_pack import write_packs
 
 from onca.cli import main
+from onca.data import load
 from onca.study import PRESETS, Cell, News, cost, gather, grid, run_study, unfinished
 from onca.study.workers import work_through
-from onca.train import Run, load_data, result_of, train
-from onca.train.loop import make_batch, start
+from onca.train import Run, load_data, plain, result_of, train
+from onca.train.loop import DATA, make_batch, start
 from onca.train.loss_share import write_loss_share
 
 NET = {"encoder": "small(4)", "batch": 64, "queue": 128}
@@ -111,6 +113,15 @@ def test_a_worker_computes_what_this_process_computes(study: Path, source: str, 
     run = Run(**json.loads((study.parent / row["run"] / "run.json").read_text()))
     result = train(replace(run, runs=str(tmp_path)), data=load_data(run))
     assert [result[key] for key in ("linear_top1", "knn_top1")] == [float(row["linear_top1"]), float(row["knn_top1"])]
+
+
+def test_workers_share_data_only_between_runs_that_agree_in_all_of_it(source: str) -> None:
+    assert set(inspect.signature(load).parameters) - {"source", "seed"} == set(DATA)
+    run = Run(data=source, size=16, seed=3, method="mass")
+    assert plain(run) == plain(replace(run, seed=4, method="infonce", epochs=9))
+    for name, value in {"size": 8, "images": 10, "classes": 2, "bad": "skip"}.items():
+        assert plain(replace(run, **{name: value})) != plain(run)
+    assert len(load_data(plain(replace(run, classes=2))).train.names) == 2
 
 
 def test_a_study_that_is_done_trains_nothing(study: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,9 +58,17 @@ class Training:
         return self.per_epoch * self.run.epochs
 
 
+DATA = ("size", "images", "classes", "bad")  # what decides, beside the source, which images a run sees
+
+
 def load_data(run: Run) -> Splits:
     """The data of a run. Subsets and splits belong to the data, so they are the same for every seed."""
-    return load(run.data, size=run.size, images=run.images, classes=run.classes, bad=run.bad)
+    return load(run.data, **{name: getattr(run, name) for name in DATA})
+
+
+def plain(run: Run) -> Run:
+    """The run that has nothing but the data of this one: equal for runs that share their data."""
+    return Run(data=run.data, **{name: getattr(run, name) for name in DATA})
 
 
 def start(run: Run, data: Splits) -> Training:

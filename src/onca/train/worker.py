@@ -13,20 +13,17 @@ import time
 import traceback
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from onca.data import Splits
-from onca.train import Interrupted, Run, Tick, begun, load_data, train
+from onca.train import Interrupted, Run, Tick, begun, load_data, plain, train
 from onca.train.loss_share import write_loss_share
 
 TICK_SECONDS = 0.3  # between two ticks of one run
 
 
-@lru_cache(maxsize=4)
-def _data(source: str, size: int | None, images: int | None, bad: Literal["refuse", "skip"]) -> Splits:
-    return load_data(Run(data=source, size=size, images=images, bad=bad))
+_data = lru_cache(maxsize=4)(load_data)
 
 
 def work() -> None:
@@ -49,7 +46,7 @@ def work() -> None:
                 tell("tick", **asdict(tick))
 
         try:
-            data = _data(run.data, run.size, run.images, run.bad)
+            data = _data(plain(run))
             result = train(run, resume=begun(run), watch=watch, data=data)
             if job["edges"]:
                 write_loss_share(run, data, job["edges"])
