@@ -1,4 +1,4 @@
-"""The C functions of sums over sets, compiled into a temporary folder and called through ctypes; and their float64 formulas."""
+"""The C functions of sums over sets, compiled into a temporary folder and called through ctypes, and their formulas."""
 
 from __future__ import annotations
 

@@ -1,15 +1,14 @@
 """onca_sums, onca_spread and onca_hinge against their formulas in float64, on every level that this machine has.
 
-Tolerances. Let u = 2^-24 and L = |q| |k| times the factors, the most that a score can be. A float32 product of D terms
-in many running sums is off by at most some 20 u L (measured: below 6); so is scale * score by `wrong` = 20 u |scale| L. An lse
-is off by that, by the rounding of itself, and by 2e-6 for exp and the sums. A softmax weight is off by the factor
-1 + 2 * wrong + 4e-6, and a slope by this share of |scale| * sum of weight * |row|, which bounds it.
+Tolerances. Let u = 2^-24 and L = |q| |k| times the factors, the most that a score can be. A float32 product of D
+terms in several running sums is off by at most some 20 u L (measured: below 6), and scale * score by 20 u |scale| L,
+`wrong` below. An lse is off by that, by its own rounding, and by 2e-6 for exp and the sums. A softmax weight is off by
+the factor 1 + 2 * wrong + 4e-6, and a slope by this share of |scale| * sum of weight * |row|, which bounds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,8 +188,8 @@ def test_hinge(levelled: Native) -> None:
 
 @pytest.mark.parametrize("density", [0.05, 0.3, None])
 def test_threads_and_repeats(levelled: Native, density: float | None) -> None:
-    """Rows are the same bits for any number of threads; what is summed over threads (the queries' side of a spread that also
-    gives the keys' side) only for equal numbers."""
+    """Rows are the same bits for any number of threads. What is summed over threads, the queries' side of a spread that
+    also gives the keys' side, is the same bits for the same number."""
     case = made(100, 1200, 40, density)
     weight, first = torch.ones(100), None
     for threads in (1, 2, 5, 200):

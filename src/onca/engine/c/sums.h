@@ -233,21 +233,21 @@ static void FN(listed_scores)(const sum_piece *p, const float *query, const int3
 /* to += sum of weight * key over a list, for `vectors` vectors of dimensions, which stay in registers. */
 ALWAYS_INLINE void FN(listed_part)(int vectors, const float *key, int64_t row, const int32_t *column, const float *weight,
                                    int64_t count, float *to) {
-    FN(lanes) sum[8];
-    TILE_UNROLLED for (int v = 0; v < vectors; v++) sum[v] = FN(tile_load)(to + v * LANES);
+    FN(tile_vector) sum[8];
+    TILE_UNROLLED for (int v = 0; v < vectors; v++) sum[v] = FN(tile_load)(to + v * TILE_LANES);
     for (int64_t i = 0; i < count; i++) {
         const float *from = key + column[i] * row;
-        TILE_UNROLLED for (int v = 0; v < vectors; v++) sum[v] += weight[i] * FN(tile_load)(from + v * LANES);
+        TILE_UNROLLED for (int v = 0; v < vectors; v++) sum[v] += weight[i] * FN(tile_load)(from + v * TILE_LANES);
     }
-    TILE_UNROLLED for (int v = 0; v < vectors; v++) memcpy(to + v * LANES, &sum[v], sizeof sum[v]);
+    TILE_UNROLLED for (int v = 0; v < vectors; v++) memcpy(to + v * TILE_LANES, &sum[v], sizeof sum[v]);
 }
 
 static void FN(listed_slope)(const sum_piece *p, const int32_t *column, const float *weight, int64_t count, float *to) {
     const int64_t padded = p->asked->padded, row = p->asked->row;
     int64_t d = 0;
-    for (; d + 8 * LANES <= padded; d += 8 * LANES) FN(listed_part)(8, p->key + d, row, column, weight, count, to + d);
-    for (; d + 4 * LANES <= padded; d += 4 * LANES) FN(listed_part)(4, p->key + d, row, column, weight, count, to + d);
-    for (; d < padded; d += LANES) FN(listed_part)(1, p->key + d, row, column, weight, count, to + d);
+    for (; d + 8 * TILE_LANES <= padded; d += 8 * TILE_LANES) FN(listed_part)(8, p->key + d, row, column, weight, count, to + d);
+    for (; d + 4 * TILE_LANES <= padded; d += 4 * TILE_LANES) FN(listed_part)(4, p->key + d, row, column, weight, count, to + d);
+    for (; d < padded; d += TILE_LANES) FN(listed_part)(1, p->key + d, row, column, weight, count, to + d);
 }
 
 static void FN(sparse)(sum_piece *p, int64_t i) {
@@ -279,7 +279,7 @@ static void FN(dense)(sum_piece *p, int64_t first, int64_t queries) {
     const int64_t row = asked->row, panel = FN(tile_columns), dim = asked->bag->dim;
     if (!p->packed) FN(tile_pack)(p->key, p->keys, row, dim, p->across);
     p->packed = 1;
-    FN(tile_multiply)(&(tile_product){.rows = queries, .columns = up(p->keys, panel), .depth = dim, .a = p->query + first * row,
+    FN(tile_multiply)(&(block_product){.rows = queries, .columns = up(p->keys, panel), .depth = dim, .a = p->query + first * row,
                                       .a_row = row, .a_depth = 1, .b = p->across, .b_depth = panel, .b_panel = dim * panel,
                                       .c = p->score, .c_row = SUM_ROW});
     for (int64_t i = 0; i < queries; i++) {
@@ -288,11 +288,11 @@ static void FN(dense)(sum_piece *p, int64_t first, int64_t queries) {
         FN(weigh)(p, first + i, p->score + i * SUM_ROW, bits, up(p->keys, 64));
     }
     if (asked->toward)
-        FN(tile_multiply)(&(tile_product){.rows = queries, .columns = asked->padded, .depth = p->keys, .a = p->score,
+        FN(tile_multiply)(&(block_product){.rows = queries, .columns = asked->padded, .depth = p->keys, .a = p->score,
                                           .a_row = SUM_ROW, .a_depth = 1, .b = p->key, .b_depth = row, .b_panel = panel,
                                           .c = p->slope + first * row, .c_row = row, .add = 1});
     if (asked->back || asked->back_factor)
-        FN(tile_multiply)(&(tile_product){.rows = p->keys, .columns = asked->padded, .depth = queries, .a = p->score, .a_row = 1,
+        FN(tile_multiply)(&(block_product){.rows = p->keys, .columns = asked->padded, .depth = queries, .a = p->score, .a_row = 1,
                                           .a_depth = SUM_ROW, .b = p->query + first * row, .b_depth = row, .b_panel = panel,
                                           .c = p->back, .c_row = row, .add = 1});
 }

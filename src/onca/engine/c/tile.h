@@ -4,19 +4,19 @@
    places of the cache. */
 
 /* Vectors as wide as the level's registers; the 16 lanes of v16 would not stay in registers where those are narrower. */
-#undef LANES
-#undef VECTORS
+#undef TILE_LANES
+#undef TILE_VECTORS
 #if WIDTH == 512
-#define LANES 16
-#define VECTORS 4
+#define TILE_LANES 16
+#define TILE_VECTORS 4
 #elif WIDTH == 256
-#define LANES 8
-#define VECTORS 2
+#define TILE_LANES 8
+#define TILE_VECTORS 2
 #else
-#define LANES 4
-#define VECTORS 2
+#define TILE_LANES 4
+#define TILE_VECTORS 2
 #endif
-typedef float FN(lanes) __attribute__((vector_size(LANES * 4)));
+typedef float FN(tile_vector) __attribute__((vector_size(TILE_LANES * 4)));
 
 #ifndef ONCA_TILE
 #define ONCA_TILE
@@ -36,33 +36,33 @@ typedef struct {
     float *c;
     int64_t c_row;
     int add; /* to what c holds? */
-} tile_product;
+} block_product;
 
 /* Elements between rows of `count` numbers: at least count, a multiple of 16 that is odd. */
 static inline int64_t spaced(int64_t count) { return ((count + 15) / 16 | 1) * 16; }
 #endif
 
-enum { FN(tile_columns) = LANES * VECTORS };
+enum { FN(tile_columns) = TILE_LANES * TILE_VECTORS };
 
-ALWAYS_INLINE FN(lanes) FN(tile_load)(const float *from) {
-    FN(lanes) x;
+ALWAYS_INLINE FN(tile_vector) FN(tile_load)(const float *from) {
+    FN(tile_vector) x;
     memcpy(&x, from, sizeof x);
     return x;
 }
 
 /* One tile; `vectors` and `add` are constants wherever this is called. */
-ALWAYS_INLINE void FN(tile)(int vectors, int add, const tile_product *p, int64_t depth, const float *a, const float *b, float *c) {
-    FN(lanes) sum[TILE_ROWS][VECTORS] = {0};
+ALWAYS_INLINE void FN(tile)(int vectors, int add, const block_product *p, int64_t depth, const float *a, const float *b, float *c) {
+    FN(tile_vector) sum[TILE_ROWS][TILE_VECTORS] = {0};
     const int64_t a_row = p->a_row, a_depth = p->a_depth, b_depth = p->b_depth, c_row = p->c_row;
     for (int64_t k = 0; k < depth; k++, a += a_depth, b += b_depth) {
-        FN(lanes) column[VECTORS];
-        TILE_UNROLLED for (int v = 0; v < vectors; v++) column[v] = FN(tile_load)(b + v * LANES);
+        FN(tile_vector) column[TILE_VECTORS];
+        TILE_UNROLLED for (int v = 0; v < vectors; v++) column[v] = FN(tile_load)(b + v * TILE_LANES);
         TILE_UNROLLED for (int r = 0; r < TILE_ROWS; r++)
             TILE_UNROLLED for (int v = 0; v < vectors; v++) sum[r][v] += a[r * a_row] * column[v];
     }
     TILE_UNROLLED for (int r = 0; r < TILE_ROWS; r++)
         TILE_UNROLLED for (int v = 0; v < vectors; v++) {
-            float *to = c + r * c_row + v * LANES;
+            float *to = c + r * c_row + v * TILE_LANES;
             if (add) sum[r][v] += FN(tile_load)(to);
             memcpy(to, &sum[r][v], sizeof sum[r][v]);
         }
@@ -73,10 +73,10 @@ ALWAYS_INLINE void FN(tile)(int vectors, int add, const tile_product *p, int64_t
     FN(tile)(vectors, add, p, depth, a + r * p->a_row, b, c + r * p->c_row)
 
 /* All rows against one panel of columns and one part of the depth: b's part stays in the first cache. */
-static void FN(tile_panel)(const tile_product *p, int vectors, int add, int64_t depth, const float *a, const float *b, float *c) {
-    if (vectors == VECTORS && add) TILES(VECTORS, 1);
-    else if (vectors == VECTORS) TILES(VECTORS, 0);
-#if VECTORS > 2
+static void FN(tile_panel)(const block_product *p, int vectors, int add, int64_t depth, const float *a, const float *b, float *c) {
+    if (vectors == TILE_VECTORS && add) TILES(TILE_VECTORS, 1);
+    else if (vectors == TILE_VECTORS) TILES(TILE_VECTORS, 0);
+#if TILE_VECTORS > 2
     else if (vectors == 3 && add) TILES(3, 1);
     else if (vectors == 3) TILES(3, 0);
     else if (vectors == 2 && add) TILES(2, 1);
@@ -86,11 +86,11 @@ static void FN(tile_panel)(const tile_product *p, int vectors, int add, int64_t 
 #endif
 }
 
-static void FN(tile_multiply)(const tile_product *p) {
+static void FN(tile_multiply)(const block_product *p) {
     int64_t parts = (p->depth + TILE_DEPTH - 1) / TILE_DEPTH, depth = (p->depth + parts - 1) / parts;
     for (int64_t k = 0; k < p->depth; k += depth)
         for (int64_t j = 0; j < p->columns; j += FN(tile_columns)) {
-            int vectors = (int)(least(FN(tile_columns), p->columns - j) / LANES);
+            int vectors = (int)(least(FN(tile_columns), p->columns - j) / TILE_LANES);
             FN(tile_panel)(p, vectors, p->add || k > 0, least(depth, p->depth - k), p->a + k * p->a_depth,
                       p->b + k * p->b_depth + j / FN(tile_columns) * p->b_panel, p->c + j);
         }
