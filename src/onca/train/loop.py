@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -160,7 +160,11 @@ def fit(training: Training, watch: Watch | None = None, save_seconds: float = SA
     found: dict[str, Any] = {}
     assemble.warn_of_long_queue(run, len(training.images))
     training.host.train()
-    with Journal(run.folder / "metrics.jsonl", training.journal) as journal, Interrupt() as interrupt:
+    with (
+        Journal(run.folder / "metrics.jsonl", training.journal) as journal,
+        Interrupt() as interrupt,
+        training.pixels.ahead(coming(training)),
+    ):
         while training.step < training.steps:
             epoch, place = divmod(training.step, training.per_epoch)
             if epoch != ordered:
@@ -184,6 +188,15 @@ def fit(training: Training, watch: Watch | None = None, save_seconds: float = SA
                     f"To go on: {run.command} --resume"
                 )
         training.journal = journal.state()
+
+
+def coming(training: Training) -> Iterator[Tensor]:
+    """The rows of all images that the steps still to be done look at, in their order."""
+    run, first, per_epoch = training.run, training.step, training.per_epoch
+    for epoch in range(first // per_epoch, run.epochs):
+        order = batches(len(training.images), run.batch, run.splits, run.seed, epoch)
+        for step in range(max(first, epoch * per_epoch), (epoch + 1) * per_epoch):
+            yield from training.viewer.takes(order[step - epoch * per_epoch], step)
 
 
 def advance(training: Training, rows: Tensor, lr: float) -> tuple[float, dict[str, Any]]:

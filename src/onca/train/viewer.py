@@ -36,14 +36,14 @@ class Viewer:
 
     def make(self, rows: Tensor, step: int, epoch: float) -> tuple[Tensor, ...]:
         """float32 [B,3,size,size] in 0..1, one tensor a view, of the images in these rows."""
-        pixels = self.pixels.take(rows)  # uint8 [B,3,H,W]
+        pixels, *neighbours = [self.pixels.take(taken) for taken in self.takes(rows, step)]  # uint8 [B,3,H,W] each
         count, (height, width) = self.own + self.run.support, pixels.shape[-2:]
         drawn = [self._drawn(rows, height, width, step, view, epoch) for view in range(count)]
         if self.run.host == "looc":
             drawn[: self.own] = views.share(drawn[: self.own], self.run.kept)
         if self.run.plain_view:
             drawn[-1] = plain(len(rows), height, width, self.recipe.size)
-        other = self._neighbours(rows, step) if self.run.gap else pixels
+        other = neighbours[0] if neighbours else pixels
         return tuple(views.apply(params, other if view == 1 else pixels) for view, params in enumerate(drawn))
 
     def _drawn(self, rows: Tensor, height: int, width: int, step: int, view: int, epoch: float) -> views.Params:
@@ -54,10 +54,13 @@ class Viewer:
         draws = generator(self.run.seed, step, view)  # the same state again: crops of the same sizes, placed elsewhere
         return replace(params, crop=self.crop.draw(self.recipe, boxes, len(rows), height, width, draws, epoch))
 
-    def _neighbours(self, rows: Tensor, step: int) -> Tensor:
-        """A frame close by in the same sequence, instead of each image itself."""
+    def takes(self, rows: Tensor, step: int) -> list[Tensor]:
+        """The rows of the images that `make` looks at: the images themselves, then, with a gap, a frame close by in the
+        same sequence as each."""
+        if not self.run.gap:
+            return [rows]
         draws = torch.rand(len(rows), generator=generator(self.run.seed, step, -1))
-        return self.pixels.take(neighbour_frames(self.images, rows, self.run.gap, draws))
+        return [rows, neighbour_frames(self.images, rows, self.run.gap, draws)]
 
     def locate(self, epoch: int, maps: Callable[[Tensor], Tensor]) -> dict[str, int]:
         """Finds where the encoder looks in every image, if that is due before this epoch and not done yet.
