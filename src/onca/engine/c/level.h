@@ -2,6 +2,9 @@
 #include "vector.h"
 #include "bits.h"
 #include "screen.h"
+#include "pairs.h"
+#include "stream.h"
+#include "bracket.h"
 #include "select.h"
 #if __has_include("sums.h")
 #include "sums.h"
@@ -9,3 +12,5 @@
 #undef LEVEL
 #undef WIDTH
 #undef AMX
+#undef LANES
+#undef PARTS

@@ -1,1 +1,149 @@
-/* Screening in 8 bits. */
+/* Screening: scores in 8 bits, and how far they can be from exact ones.
+
+   A query row q becomes step * small (small: whole numbers of -127 .. 127), and so does what a key, times its factor, has
+   beside the mean of some keys: k * factor = mean + scale * small + rest. Then
+       q . k * factor = q . mean + step * scale * (small . small) + error,
+       |error| <= |q - step * small_q| |k * factor - mean| + |step * small_q| |rest|,
+   by Cauchy and Schwarz, and a little more for what float32 rounds. Taking the mean away makes the bound small where all
+   embeddings point one way, as they do early in training; any mean will do, since it is only what both sides share.
+   Products of whole numbers are the same on every level. */
+#ifndef ONCA_SCREEN
+#define ONCA_SCREEN
+enum { GROUP = 32 }; /* query rows whose products with a tile are taken at a time */
+
+typedef struct { /* rows of a block of queries */
+    int64_t rows, padded, bytes; /* float32 and 8-bit dimensions of a row: multiples of 16 and 64 */
+    float *exact;                /* [rows, padded] */
+    int8_t *small;               /* [rows + GROUP, bytes] */
+    int32_t *start;              /* [rows + GROUP] -128 * sum(small): keys are held as small + 128 */
+    float *step, *centre;        /* [rows] score = step * x + centre, x = scale * (small . small) */
+    float *coarse, *fine;        /* [rows] |x - its exact value| <= coarse * tile's norm + fine * tile's rest */
+} screen_rows;
+
+typedef struct { /* what is known of a tile's keys beside their packed bytes [bytes / 4][TILE][4] */
+    float scale[TILE], norm, rest;
+    uint64_t bad; /* keys that hold nan or inf */
+} screen_tile;
+
+/* Sizes beyond which float32 products may leave their range, so that no bound holds: such rows are never screened. */
+static const float LITTLE = 1e-9f, MUCH = 1e9f;
+
+static int in_range(float x) { return fabsf(x) >= LITTLE && fabsf(x) <= MUCH; }
+
+/* Relative rounding of float32 sums over a row, generously. */
+static float rounding(int64_t padded) { return (float)(padded / 16 + 32) * 0x1p-23f; }
+#endif
+
+/* `from` in 8 bits: low bytes of small + shift. Its scale; in rest the length of what is left. */
+static float FN(quantised)(const float *from, int64_t padded, float largest, float shift, uint8_t *to, float *rest) {
+    float scale = largest / 127, inverse = 127 / largest;
+    const float magic = 12582912.0f + shift; /* 1.5 * 2^23: adding it rounds, and leaves the number in the low bits */
+    FN(vec) left[PARTS] = {{0}};
+    for (int64_t d = 0; d < padded; d += LANES) {
+        FN(vec) y = FN(take)(from + d), bits = FN(mad)(y, FN(all)(inverse), FN(all)(magic));
+        FN(vec) over = y - (bits - magic) * scale;
+        left[d / LANES % PARTS] = FN(mad)(over, over, left[d / LANES % PARTS]);
+#if WIDTH == 512
+        _mm_storeu_si128((__m128i *)(to + d), _mm512_cvtepi32_epi8((__m512i)bits));
+#else
+        FN(ivec) whole = (FN(ivec))bits;
+        for (int l = 0; l < LANES; l++) to[d + l] = (uint8_t)whole[l];
+#endif
+    }
+    *rest = sqrtf(FN(sum_parts)(left));
+    return scale;
+}
+
+/* The largest magnitude of a row, its length and (nan and inf included) whether it is finite. */
+static float FN(extent)(const float *row, int64_t padded, float *length, int *finite) {
+    FN(vec) squares[PARTS] = {{0}}, largest = {0};
+    float most_of = 0;
+    for (int64_t d = 0; d < padded; d += LANES) {
+        FN(vec) x = FN(take)(row + d);
+        squares[d / LANES % PARTS] = FN(mad)(x, x, squares[d / LANES % PARTS]);
+        largest = FN(top)(FN(top)(x, -x), largest);
+    }
+    for (int l = 0; l < LANES; l++) most_of = largest[l] > most_of ? largest[l] : most_of;
+    *length = sqrtf(FN(sum_parts)(squares));
+    *finite = 1;
+    if (!(*length <= FLT_MAX)) /* or it is only too large to be squared */
+        for (int64_t d = 0; d < padded; d++) *finite &= fabsf(row[d]) <= FLT_MAX;
+    return most_of;
+}
+
+/* Query row r in 8 bits. mean: [padded]. Whether it is finite. */
+static int FN(screen_row)(const screen_rows *rows, int64_t r, float factor, const float *mean) {
+    const float *exact = rows->exact + r * rows->padded;
+    int8_t *small = rows->small + r * rows->bytes;
+    float length, rest = 0, largest;
+    int finite;
+    largest = FN(extent)(exact, rows->padded, &length, &finite);
+    if (!finite || !(fabsf(factor) <= FLT_MAX)) return 0;
+    memset(small, 0, (size_t)rows->bytes);
+    rows->start[r] = 0;
+    rows->step[r] = 1;
+    rows->centre[r] = rows->coarse[r] = rows->fine[r] = 0;
+    if (largest == 0 || factor == 0) return 1; /* all its scores are 0, and so is x */
+    if (!in_range(largest) || !in_range(factor)) return rows->coarse[r] = rows->fine[r] = INFINITY, 1;
+    float scale = FN(quantised)(exact, rows->padded, largest, 0, (uint8_t *)small, &rest);
+    int32_t total = 0, squares = 0;
+    for (int64_t d = 0; d < rows->bytes; d++) {
+        if (factor < 0) small[d] = (int8_t)-small[d]; /* so that a larger x is a larger score */
+        total += small[d];
+        squares += small[d] * small[d];
+    }
+    rows->start[r] = -128 * total;
+    rows->step[r] = scale * fabsf(factor);
+    rows->centre[r] = FN(dot)(exact, mean, rows->padded) * factor;
+    float much = 1 + rounding(rows->padded);
+    rows->coarse[r] = (rest / scale + 127 * rounding(rows->padded)) * much;
+    rows->fine[r] = (sqrtf((float)squares) + rows->coarse[r]) * much;
+    return 1;
+}
+
+/* Four bytes of each key side by side: what one instruction multiplies. from [TILE][bytes], to [bytes / 4][TILE][4]. */
+static void FN(packed)(const uint8_t *from, int64_t bytes, uint8_t *to) {
+    for (int64_t d = 0; d < bytes; d += 64)
+        for (int64_t j = 0; j < TILE; j++)
+            for (int64_t i = 0; i < 64; i += 4) memcpy(to + (d + i) * TILE + j * 4, from + j * bytes + d + i, 4);
+}
+
+/* A tile of keys in 8 bits. key [count, padded] float32; factor of these keys or NULL; near [padded] and bytes_of [TILE, bytes]:
+   scratch. mean_length: the length of mean. */
+static void FN(screen_keys)(const float *key, const float *factor, int64_t count, int64_t padded, int64_t bytes, const float *mean,
+                            float mean_length, float *near, uint8_t *bytes_of, screen_tile *tile, uint8_t *packed) {
+    const float slack = rounding(padded);
+    tile->norm = tile->rest = 0;
+    tile->bad = 0;
+    for (int64_t j = 0; j < TILE; j++) {
+        uint8_t *to = bytes_of + j * bytes;
+        tile->scale[j] = 0;
+        if (j >= count) {
+            memset(to, 0, (size_t)bytes);
+            continue;
+        }
+        const float *row = key + j * padded, times = factor ? factor[j] : 1;
+        float length, norm, rest = 0;
+        int finite, ignored;
+        float raw = FN(extent)(row, padded, &length, &finite);
+        memset(to + padded, 128, (size_t)(bytes - padded));
+        if (!finite || !(fabsf(times) <= FLT_MAX)) {
+            tile->bad |= (uint64_t)1 << j;
+            continue;
+        }
+        for (int64_t d = 0; d < padded; d += LANES) {
+            FN(vec) y = FN(mad)(FN(take)(row + d), FN(all)(times), -FN(take)(mean + d));
+            memcpy(near + d, &y, sizeof y);
+        }
+        float largest = FN(extent)(near, padded, &norm, &ignored);
+        if (raw != 0 && times != 0 && !(in_range(raw) && in_range(times))) norm = INFINITY;
+        else if (largest > 1e-15f && norm <= FLT_MAX) tile->scale[j] = FN(quantised)(near, padded, largest, 128, to, &rest);
+        else rest = norm = fmaxf(norm, largest * sqrtf((float)padded)); /* too little to be squared: it is all rest */
+        rest = (rest + slack * (norm + 2 * mean_length)) * (1 + slack);
+        if (norm * (1 + slack) > tile->norm) tile->norm = norm * (1 + slack);
+        if (rest > tile->rest) tile->rest = rest;
+    }
+    FN(packed)(bytes_of, bytes, packed);
+}
+
+#include "product.h"

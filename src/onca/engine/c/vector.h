@@ -42,11 +42,62 @@ static inline float FN(sum)(v16 x) {
     return (c[0] + c[2]) + (c[1] + c[3]);
 }
 
+/* Vectors as wide as the level's registers, for loops that have to be fast below AVX-512 too: compilers keep a v16 that
+   does not fit a register in memory. PARTS of them are 16 lanes. */
+#if WIDTH == 512
+#define LANES 16
+#elif WIDTH == 256
+#define LANES 8
+#else
+#define LANES 4
+#endif
+#define PARTS (16 / LANES)
+typedef float FN(vec) __attribute__((vector_size(4 * LANES)));
+typedef int32_t FN(ivec) __attribute__((vector_size(4 * LANES)));
+
+static inline FN(vec) FN(take)(const float *from) {
+    FN(vec) x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+static inline FN(vec) FN(all)(float x) { return x - (FN(vec)){0}; }
+
+static inline FN(vec) FN(mad)(FN(vec) x, FN(vec) y, FN(vec) z) {
+#if WIDTH == 512
+    return (FN(vec))_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)z);
+#elif WIDTH == 256
+    return (FN(vec))_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)z);
+#else
+    return x * y + z;
+#endif
+}
+
+static inline FN(vec) FN(top)(FN(vec) x, FN(vec) y) {
+#if WIDTH == 512
+    return (FN(vec))_mm512_max_ps((__m512)x, (__m512)y);
+#elif WIDTH == 256
+    return (FN(vec))_mm256_max_ps((__m256)x, (__m256)y);
+#else
+    FN(ivec) more = x > y;
+    return (FN(vec))(((FN(ivec))x & more) | ((FN(ivec))y & ~more));
+#endif
+}
+
+/* The sum of FN(sum) for 16 lanes that are PARTS vectors. */
+static inline float FN(sum_parts)(const FN(vec) *x) {
+    v16 whole;
+    memcpy(&whole, x, sizeof whole);
+    return FN(sum)(whole);
+}
+
 /* The product of two rows: lane l takes dimensions l, l + 16, ... Every score of the engine is this sum, bit for bit. */
 static inline float FN(dot)(const float *x, const float *y, int64_t padded) {
-    v16 total = {0};
-    for (int64_t d = 0; d < padded; d += 16) total = FN(fma)(FN(load)(x + d), FN(load)(y + d), total);
-    return FN(sum)(total);
+    FN(vec) total[PARTS] = {{0}};
+    for (int64_t d = 0; d < padded; d += 16)
+        for (int i = 0; i < PARTS; i++)
+            total[i] = FN(mad)(FN(take)(x + d + i * LANES), FN(take)(y + d + i * LANES), total[i]);
+    return FN(sum_parts)(total);
 }
 
 static inline float FN(half)(uint16_t bits) { /* IEEE binary16 without an instruction for it */

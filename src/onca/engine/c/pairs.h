@@ -1,0 +1,83 @@
+/* Exact scores of listed pairs of a query and a key. */
+
+/* Sums of 16 vectors, each as FN(sum) adds it: rows are folded in half pairwise, so that every addition is a full vector's. */
+static inline v16 FN(sum_16)(const v16 *x) {
+#if WIDTH == 512
+    __m512 a[8], b[4], c[2];
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for (int i = 0; i < 8; i++) {
+        __m512 y = (__m512)x[2 * i], z = (__m512)x[2 * i + 1];
+        a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(y, z, 0x44), _mm512_shuffle_f32x4(y, z, 0xee));
+    }
+    for (int i = 0; i < 4; i++)
+        b[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0x88), _mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0xdd));
+    for (int i = 0; i < 2; i++) {
+        __m512d y = (__m512d)b[2 * i], z = (__m512d)b[2 * i + 1];
+        c[i] = _mm512_add_ps((__m512)_mm512_unpacklo_pd(y, z), (__m512)_mm512_unpackhi_pd(y, z));
+    }
+    __m512 sums = _mm512_add_ps(_mm512_shuffle_ps(c[0], c[1], 0x88), _mm512_shuffle_ps(c[0], c[1], 0xdd));
+    return (v16)_mm512_permutexvar_ps(order, sums);
+#else
+    v16 sums;
+    for (int i = 0; i < 16; i++) sums[i] = FN(sum)(x[i]);
+    return sums;
+#endif
+}
+
+/* Products of four pairs at once: their chains of additions overlap. */
+static inline void FN(dot_4)(const float *const *x, const float *const *y, int64_t padded, v16 *to) {
+    const float *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3], *y0 = y[0], *y1 = y[1], *y2 = y[2], *y3 = y[3];
+    FN(vec) total[4][PARTS] = {{{0}}};
+    for (int64_t d = 0; d < padded; d += 16)
+        for (int i = 0; i < PARTS; i++) {
+            int64_t at = d + i * LANES;
+            total[0][i] = FN(mad)(FN(take)(x0 + at), FN(take)(y0 + at), total[0][i]);
+            total[1][i] = FN(mad)(FN(take)(x1 + at), FN(take)(y1 + at), total[1][i]);
+            total[2][i] = FN(mad)(FN(take)(x2 + at), FN(take)(y2 + at), total[2][i]);
+            total[3][i] = FN(mad)(FN(take)(x3 + at), FN(take)(y3 + at), total[3][i]);
+        }
+    memcpy(to, total, sizeof total);
+}
+
+/* One query with eight keys: the query is read once. */
+static inline void FN(dot_row_8)(const float *x, const float *const *y, int64_t padded, v16 *to) {
+    const float *y0 = y[0], *y1 = y[1], *y2 = y[2], *y3 = y[3], *y4 = y[4], *y5 = y[5], *y6 = y[6], *y7 = y[7];
+    FN(vec) total[8][PARTS] = {{{0}}};
+    for (int64_t d = 0; d < padded; d += 16)
+        for (int i = 0; i < PARTS; i++) {
+            int64_t at = d + i * LANES;
+            FN(vec) one = FN(take)(x + at);
+            total[0][i] = FN(mad)(one, FN(take)(y0 + at), total[0][i]);
+            total[1][i] = FN(mad)(one, FN(take)(y1 + at), total[1][i]);
+            total[2][i] = FN(mad)(one, FN(take)(y2 + at), total[2][i]);
+            total[3][i] = FN(mad)(one, FN(take)(y3 + at), total[3][i]);
+            total[4][i] = FN(mad)(one, FN(take)(y4 + at), total[4][i]);
+            total[5][i] = FN(mad)(one, FN(take)(y5 + at), total[5][i]);
+            total[6][i] = FN(mad)(one, FN(take)(y6 + at), total[6][i]);
+            total[7][i] = FN(mad)(one, FN(take)(y7 + at), total[7][i]);
+        }
+    memcpy(to, total, sizeof total);
+}
+
+/* score [count] of pairs (row[i], column[i]) of query rows `step` floats apart with the keys of a tile, times their factors
+   (row_factor by row, factor by column; NULL is 1). row, column and score have 16 places more than count. */
+static void FN(pair_scores)(const float *query, int64_t step, const float *key, int64_t padded, const float *row_factor,
+                            int64_t factor_step, const float *factor, uint8_t *row, uint8_t *column, int64_t count, float *score) {
+    v16 total[16];
+    memset(row + count, count ? row[count - 1] : 0, 16);
+    memset(column + count, count ? column[count - 1] : 0, 16);
+    for (int64_t i = 0; i < count; i += 16) {
+        const float *x[16], *y[16];
+        for (int l = 0; l < 16; l++) x[l] = query + row[i + l] * step, y[l] = key + column[i + l] * padded;
+        if (row[i] == row[i + 15])
+            for (int l = 0; l < 16; l += 8) FN(dot_row_8)(x[0], y + l, padded, total + l);
+        else
+            for (int l = 0; l < 16; l += 4) FN(dot_4)(x + l, y + l, padded, total + l);
+        FN(store)(score + i, FN(sum_16)(total));
+    }
+    if (factor)
+        for (int64_t i = 0; i < count; i++) score[i] *= factor[column[i]];
+    if (row_factor)
+        for (int64_t i = 0; i < count; i++) score[i] *= row_factor[row[i] * factor_step];
+    for (int64_t i = 0; i < count; i++) score[i] += 0.0f; /* -0 and 0 are one score */
+}
