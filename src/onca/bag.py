@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from onca import sliced
 from onca.link import Link, Mix, Score, Slice, Test
+from onca.predicate import KnownScore, Threshold, cosine_score
+from onca.shared import divide, whole
+from onca.sums import log_sum_exp
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +38,7 @@ class Bag:
     shift: Tensor | None = None
     attached: bool = True  # whether the tilt sends gradient to the scores
     height: int = field(default=0)
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)  # what engines found out of the same keys
 
     def __post_init__(self) -> None:
         if not self.height:
@@ -160,11 +165,18 @@ class Bag:
                     signs[part] = torch.where(inside & piece.turned.gather(1, columns), -1, signs[part])
         return signs
 
-    # The six walks: the only places that go over keys.
+    # The six walks: the only places that go over keys. Engines serve links of shared keys, torch all others.
 
     def lse(self, scale: float) -> Tensor:
         """log sum of exp(scale * score) over the entries, each with its weight: [B]; -inf where there are none."""
-        total = sliced.reduce(self, sliced.log_sum_exp(scale, self.tilt, self.attached))
+        tilted, slope = scale + self.tilt, scale + self.tilt if self.attached else scale
+        served, rest = divide(self, "lse") if tilted else ([], self)
+        sums = [log_sum_exp(shared, tilted, slope) for shared in served]
+        if rest is not None:
+            sums.append(sliced.reduce(rest, sliced.log_sum_exp(scale, self.tilt, self.attached)))
+        total = sums[0]
+        for more in sums[1:]:
+            total = log_add(total, more)
         return total if self.shift is None else total + self.shift
 
     def mean(self, score: Callable[..., Tensor] | None = None, *parameters: Tensor) -> Tensor:
@@ -176,10 +188,15 @@ class Bag:
 
     def count(self) -> Tensor:
         """Number of entries [B] int64."""
-        numbers = [self.query.new_zeros(0, dtype=torch.int64)]
-        for _, pieces in self.blocks():
-            numbers.append(torch.stack([sliced.count(piece.present()) for piece in pieces]).sum(0))
-        return torch.cat(numbers)
+        served, rest = divide(self, "count")
+        total = torch.zeros(len(self.query), dtype=torch.int64, device=self.query.device)
+        for shared in served:
+            total += shared.count()
+        if rest is not None:
+            for part, pieces in rest.blocks():
+                for piece in pieces:
+                    total[part] += sliced.count(piece.present())
+        return total
 
     def kth(self, k: int | Tensor | Callable[[Tensor], Tensor], score: Score | None = None) -> tuple[Tensor, Tensor]:
         """Score and place of the k-th entry from the hard end: k = 1 is the hardest, ties go to the smaller place.
@@ -194,11 +211,16 @@ class Bag:
     def threshold(self, k: int | Tensor | Callable[[Tensor], Tensor], score: Score | None = None) -> Threshold:
         """kth, and with it the tests that it stands for."""
         score = score or cosine_score
+        shared = whole(self, "kth") if isinstance(score, KnownScore) else None
+        if shared is not None and isinstance(score, KnownScore):
+            found = shared.threshold(lambda number: _wanted(k, number, slice(None)), score)
+            if found is not None:
+                return found
         scores, places, ties = [], [], False
         for part, pieces in self.blocks():
             values = torch.cat([sliced.masked(piece, score(piece), -torch.inf) for piece in pieces], 1)
             number = torch.stack([sliced.count(piece.present()) for piece in pieces]).sum(0)
-            wanted = k(number) if callable(k) else k[part] if isinstance(k, Tensor) else torch.full_like(number, k)
+            wanted = _wanted(k, number, part)
             edges = wanted[:, None] if wanted.dim() == 1 else wanted
             value, place, tied = sliced.edges(values, edges, number, torch.cat([p.place for p in pieces]))
             scores.append(value.reshape(wanted.shape))
@@ -209,6 +231,10 @@ class Bag:
 
     def hits(self, test: Test) -> Tensor:
         """For how many queries `test` holds, entry by entry: [N] int64, in the order of the links."""
+        shared = whole(self.only(test), "hits")
+        if shared is not None:
+            hits = shared.hits()
+            return torch.cat([hits[start : start + link.length] for link, start in shared.spans()])
         total = self.query.new_zeros(len(self), dtype=torch.int64)
         for _, pieces in self.blocks():
             total += torch.cat([(piece.present() & test(piece)).sum(0) for piece in pieces])
@@ -216,46 +242,34 @@ class Bag:
 
     def rows(self, test: Test, most: int) -> Tensor:
         """Places of the first `most` entries for which `test` holds: [B,most] int64, -1 where there are fewer."""
+        shared = whole(self.only(test), "rows")
+        if shared is not None and shared.in_order:
+            columns = shared.listed(most)
+            return torch.where(columns < 0, -1, columns + shared.offset)
         result = torch.full((len(self.query), most), -1, dtype=torch.int64, device=self.query.device)
         for part, pieces in self.blocks():
-            chosen = torch.cat([piece.present() & test(piece) for piece in pieces], 1)
+            there = torch.cat([piece.present() & test(piece) for piece in pieces], 1)
             place = torch.cat([piece.place for piece in pieces])
             if not bool((place[1:] > place[:-1]).all()):
                 place, order = place.sort()
-                chosen = chosen[:, order]
-            query, column = chosen.nonzero(as_tuple=True)
-            number = sliced.count(chosen)
+                there = there[:, order]
+            query, column = there.nonzero(as_tuple=True)
+            number = sliced.count(there)
             rank = torch.arange(len(query), device=query.device) - (number.cumsum(0) - number)[query]
             kept = rank < most
             result[part][query[kept], rank[kept]] = place[column[kept]]
         return result
 
 
-@dataclass(frozen=True, eq=False)
-class Threshold:
-    """Score and place [B] or [B,E] of the k-th entries; tied: do others score the same; end: of the bag's places."""
-
-    by: Score
-    score: Tensor
-    place: Tensor
-    tied: bool
-    end: int
-
-    def test(self, edge: int | None = None) -> Test:
-        """Is an entry among the k hardest? Entries of other bags (a reserve) are put to the same scores and places."""
-        score, place = (self.score, self.place) if edge is None else (self.score[:, edge], self.place[:, edge])
-
-        def among(piece: Slice) -> Tensor:
-            value, limit = self.by(piece), score[piece.part, None]
-            if piece.link.end <= self.end and not self.tied:
-                return value >= limit
-            return (value > limit) | ((value == limit) & (piece.place[None] <= place[piece.part, None]))
-
-        return among
+def _wanted(k: int | Tensor | Callable[[Tensor], Tensor], number: Tensor, part: slice) -> Tensor:
+    """Which ranks are asked for, of queries `part` with so many entries [b]: [b] or [b,E]."""
+    return k(number) if callable(k) else k[part] if isinstance(k, Tensor) else torch.full_like(number, k)
 
 
-def cosine_score(piece: Slice) -> Tensor:
-    return piece.score
+def log_add(one: Tensor, other: Tensor) -> Tensor:
+    """log(exp(one) + exp(other)) [B], also where one of them or both are -inf, whose gradient would be nan."""
+    none = torch.isneginf(one)
+    return torch.where(none, other, torch.logaddexp(torch.where(none, 0, one), other))
 
 
 def _listed(bag: Bag, test: Test, place: int) -> Link:

@@ -12,6 +12,7 @@ from torch import Tensor
 from onca.link import Slice
 from onca.part import Part, bare
 from onca.pool import Pool
+from onca.predicate import SupportScore, cosine_score
 
 
 class Difficulty(Part):
@@ -26,15 +27,19 @@ class Difficulty(Part):
 
 def need(owner: Part, value: Tensor | None, what: str, remedy: str) -> Tensor:
     if value is None:
-        raise ValueError(f"{owner} needs {what}: give {remedy}")
+        raise ValueError(lacking(owner, what, remedy))
     return value
+
+
+def lacking(owner: Part, what: str, remedy: str) -> str:
+    return f"{owner} needs {what}: give {remedy}"
 
 
 class _Cosine(Difficulty):
     """The contrastive space itself: the cosine of query and entry (2010.06682, section 2)."""
 
     def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
-        return lambda piece: piece.score
+        return cosine_score
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,16 +52,9 @@ class _Support(Difficulty):
     def __call__(self, pool: Pool) -> Callable[[Slice], Tensor]:
         support = need(self, pool.support, "pool.support [B,S,D]", "support=")
 
-        def score(piece: Slice) -> Tensor:
-            total = None
-            for view in support.detach().unbind(1):
-                one = piece.rescore(view[piece.part], None)
-                total = one if total is None else torch.maximum(total, one) if self.largest else total + one
-            if total is None:
-                raise ValueError(f"{self} needs at least one support view; support is {list(support.shape)}")
-            return total if self.largest else total / support.shape[1]
-
-        return score
+        if not support.shape[1]:
+            raise ValueError(f"{self} needs at least one support view; support is {list(support.shape)}")
+        return SupportScore(support.detach(), self.largest)
 
 
 class _LabelDistance(Difficulty):

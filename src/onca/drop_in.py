@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from onca.bag import Bag
+from onca.engine import NotFinite
 from onca.link import Link
 from onca.memory import Queue
 from onca.method import as_method
 from onca.objectives import Method
 from onca.pool import TABLES, Negatives, Pool, check_tables, check_temperature, pool, temperature_at, unit
 from onca.schedule import Number
-from onca.sliced import NotFinite
 
 FORWARD = frozenset({"label", "index", "support"})  # what Contrast takes with each batch
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from onca.bag import Bag
-from onca.difficulty import need
-from onca.link import Slice, Test
+from onca.difficulty import lacking, need
+from onca.link import Test
 from onca.part import bare
 from onca.pool import Pool
+from onca.predicate import Both, Equal, Given, Listed, Not
 from onca.schedule import Number
 from onca.select import Selector, check_count, count_at
 
@@ -25,13 +26,9 @@ class _SameClass(Selector):
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         own = need(self, pool.label, "labels", "label= and negative_label=")
 
-        def test(piece: Slice) -> Tensor:
-            label = need(self, piece.entries("label"), "labels of the negatives", "negative_label=")
-            return (label == own[piece.part, None]) & (label >= 0)
-
         for link in bag.links:
             need(self, link.label, "labels of the negatives", "negative_label=")
-        return test
+        return Equal(own, "label", lacking=lacking(self, "labels of the negatives", "negative_label="))
 
 
 class _SameImage(Selector):
@@ -42,11 +39,7 @@ class _SameImage(Selector):
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         own = need(self, pool.index, "indices", "index= and negative_index=")
 
-        def test(piece: Slice) -> Tensor:
-            index = need(self, piece.entries("index"), "indices of the negatives", "negative_index=")
-            return (index == own[piece.part, None]) & (index >= 0)
-
-        return test
+        return Equal(own, "index", lacking=lacking(self, "indices of the negatives", "negative_index="))
 
 
 class _NearDuplicate(Selector):
@@ -58,13 +51,9 @@ class _NearDuplicate(Selector):
         own = need(self, pool.index, "indices", "index= and negative_index=")
         group = need(self, pool.duplicates, "pool.duplicates [I], the group of each image", "groups of near-duplicates")
 
-        def test(piece: Slice) -> Tensor:
-            index = need(self, piece.entries("index"), "indices of the negatives", "negative_index=")
-            mine = own[piece.part, None]
-            same = group[index.clamp_min(0)] == group[mine.clamp_min(0)]
-            return same & (index != mine) & (index >= 0) & (mine >= 0)
-
-        return test
+        says = lacking(self, "indices of the negatives", "negative_index=")
+        mine = torch.where(own >= 0, group[own.clamp_min(0)], -1)
+        return Both(Equal(mine, "index", table=group, lacking=says), Not(Equal(own, "index", lacking=says)))
 
 
 class _Given(Selector):
@@ -74,12 +63,7 @@ class _Given(Selector):
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         given = need(self, pool.given, "pool.given [B,N]", "given=")
-        known = given.shape[1]
-
-        def test(piece: Slice) -> Tensor:
-            return given[piece.part][:, piece.place.clamp_max(known - 1)] & (piece.place < known)
-
-        return test
+        return Given(given)
 
 
 same_class = bare(_SameClass(), "same_class")
@@ -106,17 +90,8 @@ class reached(Selector, name="reached"):
         graph = need(self, pool.neighbours, "pool.neighbours [I,k]", "a host with a neighbour graph")
         found = walks(graph, own, count_at(self, self.steps, pool))
 
-        def test(piece: Slice) -> Tensor:
-            index = need(self, piece.entries("index"), "indices of the negatives", "negative_index=")
-            mine, near = own[piece.part, None], found[piece.part] + 1
-            there = torch.zeros(len(near), len(graph) + 1, dtype=torch.bool, device=near.device)  # one for each image
-            there.scatter_(1, near, True)
-            there[:, 0] = False  # unknown
-            place = torch.where((index >= 0) & (index < len(graph)), index + 1, 0)
-            inside = there[:, place[0]] if len(place) == 1 else there.gather(1, place)
-            return inside & (index != mine)
-
-        return test
+        says = lacking(self, "indices of the negatives", "negative_index=")
+        return Both(Listed(found, len(graph), says), Not(Equal(own, "index", lacking=says)))
 
 
 def walks(graph: Tensor, start: Tensor, steps: int) -> Tensor:

@@ -101,6 +101,13 @@ class Link:
         return self.place + self.length if isinstance(self.place, int) else int(self.place.max()) + 1
 
     @property
+    def places(self) -> Tensor:
+        """Places of the entries in the whole bag [n]."""
+        if isinstance(self.place, Tensor):
+            return self.place
+        return torch.arange(self.place, self.place + self.length, device=self.vectors.device)
+
+    @property
     def elements(self) -> int:
         """Numbers that one query's block needs."""
         return self.length * (1 if self.rows is None and self.mix is None else self.vectors.shape[-1])
@@ -227,10 +234,7 @@ class Slice:
     @property
     def place(self) -> Tensor:
         """Places of the entries in the whole bag [n]."""
-        place = self.link.place
-        if isinstance(place, Tensor):
-            return place
-        return torch.arange(place, place + self.link.length, device=self.graph.device)
+        return self.link.places
 
     def entries(self, name: str) -> Tensor | None:
         """label, index, age or view of the entries: [1,n] or [b,n], None where the link does not know."""

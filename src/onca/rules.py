@@ -12,6 +12,7 @@ from onca.bag import Bag
 from onca.link import Slice, Test
 from onca.part import Part, require
 from onca.pool import Pool
+from onca.predicate import Both, Not
 from onca.schedule import Number, check_number
 from onca.select import Selector
 
@@ -57,16 +58,16 @@ class drop(Rule, name="drop"):
 
     def __call__(self, pool: Pool) -> Pool:
         test = self.chosen(pool, pool.negatives)
-        left = pool.negatives.only(_not(test))
+        left = pool.negatives.only(Not(test))
         if not self.refill:
             return replace(pool, negatives=left)
         missing = pool.negatives.only(test).count()
         if pool.reserve is None:
             return _short(replace(pool, negatives=left), missing > 0)
-        able = _newest(pool.reserve.only(_not(test)), missing)
+        able = _newest(pool.reserve.only(Not(test)), missing)
         last, _ = able.kth(missing, _newness)  # minus the place of the last one to come in
         comes = _up_to(-last)
-        rest = pool.reserve.only(_not(_and(_not(test), comes)))
+        rest = pool.reserve.only(Not(Both(Not(test), comes)))
         filled = replace(pool, negatives=left.plus(able.only(comes)), reserve=rest)
         return _short(filled, able.count() < missing)
 
@@ -97,14 +98,6 @@ def _up_to(place: Tensor) -> Test:
     return lambda piece: piece.place <= place[piece.part, None]
 
 
-def _not(test: Test) -> Test:
-    return lambda piece: ~test(piece)
-
-
-def _and(one: Test, other: Test) -> Test:
-    return lambda piece: one(piece) & other(piece)
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class attract(Rule, name="attract"):
     """The chosen negatives become positives."""
@@ -117,7 +110,7 @@ class attract(Rule, name="attract"):
     def __call__(self, pool: Pool) -> Pool:
         test = self.chosen(pool, pool.negatives)
         positives = pool.positives.plus(pool.negatives.only(test))
-        return replace(pool, positives=positives, negatives=pool.negatives.only(_not(test)))
+        return replace(pool, positives=positives, negatives=pool.negatives.only(Not(test)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

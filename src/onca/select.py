@@ -20,6 +20,7 @@ from onca.difficulty import Difficulty, cosine, uniform
 from onca.link import Slice, Test
 from onca.part import Part, require
 from onca.pool import Pool
+from onca.predicate import Above, Both, Either, Not
 from onca.schedule import Number, Schedule, check_number
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ class _Not(Selector):
         object.__setattr__(self, "_text", f"~{_inside(self.chosen)}")
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
-        test = self.chosen(pool, bag)
-        return lambda piece: ~test(piece)
+        return Not(self.chosen(pool, bag))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,8 +69,7 @@ class _Both(Selector):
         _join(self, "&", isinstance(self.left, _Either), isinstance(self.right, _Both | _Either))
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
-        left, right = self.left(pool, bag), self.right(pool, bag)
-        return lambda piece: left(piece) & right(piece)
+        return Both(self.left(pool, bag), self.right(pool, bag))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,8 +81,7 @@ class _Either(Selector):
         _join(self, "|", False, isinstance(self.right, _Either))
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
-        left, right = self.left(pool, bag), self.right(pool, bag)
-        return lambda piece: left(piece) | right(piece)
+        return Either(self.left(pool, bag), self.right(pool, bag))
 
 
 def _join(owner: _Both | _Either, sign: str, wrap_left: bool, wrap_right: bool) -> None:
@@ -131,7 +129,7 @@ class _Percentile(Selector):
         low, high = self.span(pool)
         found = bag.threshold(lambda n: torch.stack([ranks(n, 100 - low), ranks(n, 100 - high)], 1), self.by(pool))
         outer, inner = found.test(0), found.test(1)
-        return outer if high == 100 else lambda piece: outer(piece) & ~inner(piece)
+        return outer if high == 100 else Both(outer, Not(inner))
 
 
 def ranks(number: Tensor, percent: Fraction | int) -> Tensor:
@@ -215,8 +213,7 @@ class farthest(Selector, name="farthest"):
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         k = count_at(self, self.k, pool)
-        nearer = bag.threshold(lambda number: (number - k).clamp_min(0), self.by(pool)).test()
-        return lambda piece: ~nearer(piece)
+        return Not(bag.threshold(lambda number: (number - k).clamp_min(0), self.by(pool)).test())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -277,8 +274,8 @@ class above(Selector, name="above"):
         require(self, self.by, "difficulty", "by")
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
-        threshold, score = pool.number(self.threshold, self), self.by(pool)
-        return lambda piece: score(piece) > threshold
+        bound = torch.full_like(bag.query[:, 0], pool.number(self.threshold, self), dtype=bag.dtype)
+        return Above(bound, self.by(pool))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -296,6 +293,4 @@ class semihard(Selector, name="semihard"):
         if not len(given):
             raise ValueError(f"{self} needs a positive for each query: give positive [B,D]")
         positive = given.only(lambda piece: piece.place[None] == 0).mean().detach()
-        return lambda piece: (
-            (piece.score < positive[piece.part, None]) & (piece.score > positive[piece.part, None] - margin)
-        )
+        return Both(Not(Above(positive, inclusive=True)), Above(positive - margin))

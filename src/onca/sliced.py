@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onca.engine import NotFinite
+
 if TYPE_CHECKING:
     from onca.bag import Bag
     from onca.link import Slice
@@ -193,10 +195,6 @@ def masked(piece: Slice, values: Tensor, fill: float) -> Tensor:
     if piece.whole:
         return values
     return torch.where(piece.present(), values, fill)
-
-
-class NotFinite(ValueError):
-    """A score is nan, so that ranks mean nothing."""
 
 
 def count(there: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ class View:
 
     query [B,D], or [B,S,D]: the score of a query is then the largest of its S rows'. keys [N,D] in their own dtype.
     A score is (query . key, accumulated in float32) * key_factor [N] * query_factor [B] or [B,S]; None is 1.
-    present: bits int64 [B,W] of the entries that are there, None is all. place int64 [N]: of the entries, None: columns.
+    present: bits int64 [B,W] of the entries that are there, None is all. place int64 [N], None: the columns.
     """
 
     query: Tensor
@@ -35,8 +36,8 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Selected:
-    """The rank-th entries from the hard end: score, place [B,E] ((inf, -1) for rank 0); chosen int64 [E,B,W], the bits of
-    the rank hardest; tied: does any other present entry score the same as one of them."""
+    """The rank-th entries from the hard end: score, place [B,E] ((inf, -1) for rank 0); chosen int64 [E,B,W], the bits
+    of the rank hardest; tied: does any other present entry score the same as one of them."""
 
     score: Tensor
     place: Tensor
@@ -60,9 +61,8 @@ class NotFinite(ValueError):
 
 
 class Kernels(Protocol):
-    """An engine. Sets are those of a stable descending order of its own `scores`, exactly; ties go to the smaller place.
-
-    All give float32. Padding bits of what it gives are 0. Two calls with the same input give the same bits.
+    """An engine. Sets are those of a stable descending order of its own `scores`, exactly; ties go to the smaller
+    place. All give float32. Padding bits of what it gives are 0. Two calls with the same input give the same bits.
     """
 
     name: str
@@ -85,7 +85,8 @@ class Kernels(Protocol):
         ...
 
     def nearest(self, view: View, k: int) -> tuple[Tensor, Tensor]:
-        """(score, column) [B,k] of the present entries that score highest, best first; (-inf, -1) where there are fewer."""
+        """(score, column) [B,k] of the present entries that score highest, best first, ties by column; (-inf, -1) where
+        there are fewer."""
         ...
 
     def sums(self, view: View, scale: float, slopes: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -118,15 +119,28 @@ def words(keys: int) -> int:
     return (keys + 63) // 64
 
 
+def pack(there: Tensor) -> Tensor:
+    """Bool [b,N] as bits int64 [b,W]."""
+    rows, keys = there.shape
+    if there.device.type == "cpu":
+        packed = np.zeros((rows, 8 * words(keys)), np.uint8)
+        packed[:, : (keys + 7) // 8] = np.packbits(there.numpy(), axis=1, bitorder="little")
+        return torch.from_numpy(packed.view(np.int64))
+    padded = torch.zeros(rows, words(keys) * 64, dtype=torch.int64, device=there.device)
+    padded[:, :keys] = there
+    return (padded.view(rows, -1, 64) << torch.arange(64, device=there.device)).sum(-1)
+
+
 def unpack(bits: Tensor, keys: int) -> Tensor:
     """Bits int64 [b,W] as bool [b,N]."""
+    if bits.device.type == "cpu":
+        found = np.unpackbits(bits.contiguous().numpy().view(np.uint8), axis=1, count=keys, bitorder="little")
+        return torch.from_numpy(found.view(np.bool_))
     shifts = torch.arange(64, device=bits.device)
     return ((bits[:, :, None] >> shifts) & 1).bool().flatten(1)[:, :keys]
 
 
-def pack(there: Tensor) -> Tensor:
-    """Bool [b,N] as bits int64 [b,W]."""
-    b, n = there.shape
-    padded = torch.zeros(b, words(n) * 64, dtype=torch.int64, device=there.device)
-    padded[:, :n] = there
-    return (padded.view(b, -1, 64) << torch.arange(64, device=there.device)).sum(-1)
+def between(start: int, stop: int, keys: int, device: torch.device) -> Tensor:
+    """The bits start to stop - 1: int64 [1,W]."""
+    place = torch.arange(keys, device=device)
+    return pack(((place >= start) & (place < stop))[None])

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from onca.bag import Bag
-from onca.link import Slice, Test
+from onca.link import Test
 from onca.part import Shorthand
 from onca.pool import Pool
+from onca.predicate import Above, Both
 from onca.rules import Rule, drop
 from onca.schedule import Number, Schedule, check_number
 from onca.select import Selector
@@ -68,9 +69,7 @@ class likely(Selector, name="likely"):
         close = _from(torch.where(varied, centre + boundary(odds, mean, deviation) * unit, torch.inf))
         most = bag.threshold(lambda number: (number.double() * min(odds, MOST)).long()).test()
 
-        def test(piece: Slice) -> Tensor:
-            return close(piece) & most(piece)
-
+        test = Both(close, most)
         share = bag.only(test).count() / number.clamp_min(1).double()
         pool.note("likely", share.mean().item())
         return test
@@ -91,7 +90,7 @@ def boundary(odds: float, mean: float, deviation: float) -> float:
 
 
 def _from(limit: Tensor) -> Test:
-    return lambda piece: piece.score >= limit[piece.part, None]
+    return Above(limit, inclusive=True)
 
 
 def _moments(first: Tensor, second: Tensor, number: Tensor) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from onca.identity import reached, walks
 from onca.link import Test
 from onca.objectives import infonce, negative_mass, positive_mass
 from onca.pool import Pool
+from onca.predicate import Both, Not
 from onca.select import farthest, nearest
 
 EPSILON = 1e-7  # of the official code, inside both logarithms
@@ -56,7 +57,7 @@ def propagated(pool: Pool, steps: int, hardest: int, near: Test) -> Tensor:
     found = walk_ends(pool, steps, distinct=True)
     hard = found.only(farthest(hardest)(pool, found)).lse(pool.scale)
     inside = reached(steps)(pool, pool.negatives)
-    rest = pool.negatives.only(lambda piece: near(piece) & ~inside(piece))
+    rest = pool.negatives.only(Both(near, Not(inside)))
     mass = negative_mass(replace(pool, negatives=rest, notes={}))
     return _where_reached(pool, hard, lambda mine: torch.logaddexp(mass - mine, mass.new_zeros(())))
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from onca.link import Slice
 from onca.objectives import Objective, first_positive, need_positives, negative_mass, positive_mass
 from onca.part import Shorthand
 from onca.pool import Pool
+from onca.predicate import Both, Not
 from onca.rules import Rule, keep
 from onca.schedule import Number, Schedule, check_number
 from onca.select import hardest, ranks
@@ -67,11 +67,8 @@ class ring(Rule, name="ring"):
         found = pool.negatives.threshold(sizes)
         out, skipped = found.test(0), found.test(1)
 
-        def between(piece: Slice) -> Tensor:
-            return out(piece) & ~skipped(piece)
-
         positives = pool.positives.plus(pool.negatives.only(skipped)) if self.neighbours else pool.positives
-        return replace(pool, positives=positives, negatives=pool.negatives.only(between))
+        return replace(pool, positives=positives, negatives=pool.negatives.only(Both(out, Not(skipped))))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,0 +1,101 @@
+"""An engine that holds everything: what the others are compared with, and what the walks are tried on without them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from onca.engine.kernels import NotFinite, Selected, Spread, View, pack, unpack
+
+
+class Dense:
+    """All scores at once, by float64 products rounded to float32; sets by a stable sort of them."""
+
+    name = "dense"
+
+    def serves(self, query: Tensor, keys: Tensor) -> str:
+        return "float64" if torch.float64 in (query.dtype, keys.dtype) else ""
+
+    def scores(self, view: View) -> Tensor:
+        return self._scores(view).float()
+
+    def _scores(self, view: View) -> Tensor:
+        query = view.query if view.query.dim() == 3 else view.query[:, None]
+        found = query.double() @ view.keys.double().T  # [B,S,N]
+        if view.key_factor is not None:
+            found = found * view.key_factor.double()
+        if view.query_factor is not None:
+            found = found * view.query_factor.double().reshape(*query.shape[:-1], 1)
+        return found.amax(1)
+
+    def _there(self, view: View) -> Tensor:
+        b, n = view.shape
+        return torch.ones(b, n, dtype=torch.bool) if view.present is None else unpack(view.present, n)
+
+    def select(self, view: View, rank: Tensor) -> Selected:
+        score, there = self.scores(view), self._there(view)
+        if bool(score[there].isnan().any()):
+            raise NotFinite("a score is not a number")
+        place = torch.arange(view.shape[1]) if view.place is None else view.place
+        by_place = place.argsort(stable=True)
+        masked = score.masked_fill(~there, -torch.inf)[:, by_place]
+        order = by_place[masked.argsort(dim=1, descending=True, stable=True)]
+        rank = torch.minimum(rank, there.sum(1)[:, None])
+        at = order.gather(1, (rank - 1).clamp_min(0))
+        some = rank > 0
+        ranked = torch.empty_like(order).scatter_(1, order, torch.arange(view.shape[1]).expand_as(order))
+        sets = torch.stack([pack((ranked < rank[:, e, None]) & there) for e in range(rank.shape[1])])
+        value = torch.where(some, score.gather(1, at), torch.inf)
+        ties = [((score == value[:, e, None]) & there).sum(1) > 1 for e in range(rank.shape[1])]
+        return Selected(value, torch.where(some, place[at], -1), sets, bool(torch.stack(ties).any()))
+
+    def above(self, view: View, bound: Tensor) -> Tensor:
+        return pack((self.scores(view) > bound[:, None]) & self._there(view))
+
+    def nearest(self, view: View, k: int) -> tuple[Tensor, Tensor]:
+        score = self.scores(view).masked_fill(~self._there(view), -torch.inf)
+        best, column = score.sort(1, descending=True, stable=True)
+        best, column = best[:, :k], column[:, :k]
+        return best, torch.where(best > -torch.inf, column, -1)
+
+    def sums(self, view: View, scale: float, slopes: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        lse = self._weights(view, scale).logsumexp(1)
+        if not slopes:
+            return lse.float(), None, None
+        found = self.spread(view, scale, lse, torch.ones_like(lse), True, False)
+        return lse.float(), found.toward, found.mean
+
+    def _weights(self, view: View, scale: float) -> Tensor:
+        return (scale * self._scores(view)).masked_fill(~self._there(view), -torch.inf)
+
+    def spread(self, view: View, scale: float, lse: Tensor, weight: Tensor, toward: bool, back: bool) -> Spread:
+        share = (self._weights(view, scale) - torch.where(lse.isinf(), 0, lse.double())[:, None]).exp()
+        share = share * weight.double()[:, None]
+        of_keys = torch.ones(view.shape[1]) if view.key_factor is None else view.key_factor
+        of_query = torch.ones(view.shape[0]) if view.query_factor is None else view.query_factor
+        slope = scale * share * of_query.double()[:, None] * of_keys.double()
+        product = view.query.double() @ view.keys.double().T
+        by_factor = (scale * share * of_query.double()[:, None] * product).sum(0)
+        return Spread(
+            (slope @ view.keys.double()).float() if toward else None,
+            (share * self._scores(view)).sum(1).float() if toward else None,
+            (slope.T @ view.query.double()).float() if back else None,
+            by_factor.float() if back else None,
+        )
+
+    def equal(self, mine: Tensor, theirs: Tensor) -> Tensor:
+        return pack((mine[:, None] == theirs) & (theirs >= 0))
+
+    def count(self, bits: Tensor, keys: int) -> Tensor:
+        return unpack(bits, keys).sum(1)
+
+    def hits(self, bits: Tensor, keys: int) -> Tensor:
+        return unpack(bits, keys).sum(0)
+
+    def listed(self, bits: Tensor, keys: int, most: int) -> Tensor:
+        there = unpack(bits, keys)
+        rank = there.cumsum(1) - 1
+        found = torch.full((len(bits), most + 1), -1)
+        column = torch.arange(keys).expand_as(there)
+        found.scatter_(1, torch.where(there & (rank < most), rank, most), column)
+        return found[:, :most]
