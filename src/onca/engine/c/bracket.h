@@ -40,31 +40,88 @@ static uint64_t scattered(uint64_t x) { /* a fixed hash: the same sample in ever
 #endif
 
 static int64_t FN(many_at_least)(const float *x, int64_t count, float bound) {
-    int32_t total = 0;
-    for (int64_t i = 0; i < count; i++) total += x[i] >= bound;
-    return total;
+    FN(ivec) total = {0};
+    int64_t sum = 0, even = count / LANES * LANES;
+    for (int64_t i = 0; i < even; i += LANES) total -= FN(take)(x + i) >= bound;
+    for (int l = 0; l < LANES; l++) sum += total[l];
+    for (int64_t i = even; i < count; i++) sum += x[i] >= bound;
+    return sum;
+}
+
+/* The smallest of those x that are at least `bound`. */
+static float FN(next_from)(const float *x, int64_t count, float bound) {
+    const FN(vec) none = FN(all)(-INFINITY);
+    FN(vec) best = none; /* of -x, so that FN(top) serves */
+    const int64_t even = count / LANES * LANES;
+    float found = -INFINITY;
+    for (int64_t i = 0; i < even; i += LANES) {
+        FN(vec) y = FN(take)(x + i);
+        FN(ivec) in = y >= bound;
+        best = FN(top)(best, (FN(vec))(((FN(ivec))-y & in) | ((FN(ivec))none & ~in)));
+    }
+    for (int l = 0; l < LANES; l++) found = best[l] > found ? best[l] : found;
+    for (int64_t i = even; i < count; i++) found = x[i] >= bound && -x[i] > found ? -x[i] : found;
+    return -found;
+}
+
+static float FN(largest)(const float *x, int64_t count) {
+    FN(vec) best = FN(all)(-INFINITY);
+    const int64_t even = count / LANES * LANES;
+    float found = -INFINITY;
+    for (int64_t i = 0; i < even; i += LANES) best = FN(top)(best, FN(take)(x + i));
+    for (int l = 0; l < LANES; l++) found = best[l] > found ? best[l] : found;
+    for (int64_t i = even; i < count; i++) found = x[i] > found ? x[i] : found;
+    return found;
+}
+
+/* Those x that are low .. high, in their order, to `to` (LANES more places than there are such x); the number of larger ones. */
+static int64_t FN(between)(const float *x, int64_t count, float low, float high, float *to, int64_t *kept) {
+    int64_t larger = 0, n = 0, i = 0;
+#if WIDTH == 512
+    for (; i + 16 <= count; i += 16) {
+        __m512 y = _mm512_loadu_ps(x + i);
+        __mmask16 over = _mm512_cmp_ps_mask(y, _mm512_set1_ps(high), _CMP_GT_OQ);
+        __mmask16 in = _mm512_cmp_ps_mask(y, _mm512_set1_ps(low), _CMP_GE_OQ) & ~over;
+        _mm512_storeu_ps(to + n, _mm512_maskz_compress_ps(in, y));
+        n += __builtin_popcount(in);
+        larger += __builtin_popcount(over);
+    }
+#endif
+    for (; i < count; i++) {
+        to[n] = x[i];
+        n += x[i] >= low && x[i] <= high;
+        larger += x[i] > high;
+    }
+    *kept = n;
+    return larger;
 }
 
 /* The rank-th largest of x (1 the largest), by halving the range of floats; or, sooner, one whose rank is within `loose`. */
-static float FN(ranked)(const float *x, int64_t count, int64_t rank, int64_t loose) {
-    float low = INFINITY, high = -INFINITY, found = INFINITY;
-    for (int64_t i = 0; i < count; i++) {
-        low = x[i] < low ? x[i] : low;
-        high = x[i] > high ? x[i] : high;
-    }
-    int64_t from = ordered(low), to = (int64_t)ordered(high) + 1; /* at least rank are >= from, fewer are >= to */
-    while (to - from > 1) {
+static float FN(halved)(const float *x, int64_t count, int64_t rank, int64_t loose) {
+    int64_t from = ordered(FN(next_from)(x, count, -INFINITY)), to = (int64_t)ordered(FN(largest)(x, count)) + 1;
+    while (to - from > 1) { /* at least rank are >= from, fewer are >= to */
         int64_t middle = from + (to - from) / 2, many = FN(many_at_least)(x, count, unordered((int32_t)middle));
         if (many >= rank) from = middle;
         else to = middle;
-        if (llabs(many - rank) <= loose && many >= 1) {
+        if (many >= 1 && llabs(many - rank) <= loose) {
             from = middle;
             break;
         }
     }
-    float bound = unordered((int32_t)from);
-    for (int64_t i = 0; i < count; i++) found = x[i] >= bound && x[i] < found ? x[i] : found;
-    return found;
+    return FN(next_from)(x, count, unordered((int32_t)from));
+}
+
+/* The same, for long lists by way of a few of them, which say between what to look. spare: count + LANES places. */
+static float FN(ranked)(const float *x, int64_t count, int64_t rank, int64_t loose, float *spare) {
+    enum { FEW = 256 };
+    if (count < 4 * FEW) return FN(halved)(x, count, rank, loose);
+    for (int64_t i = 0; i < FEW; i++) spare[i] = x[i * count / FEW];
+    double middle = (double)rank / (double)count * FEW, half = 3 * sqrt(middle * (1 - middle / FEW)) + 1;
+    float high = middle - half < 1 ? INFINITY : FN(halved)(spare, FEW, (int64_t)(middle - half), 1);
+    float low = middle + half > FEW ? -INFINITY : FN(halved)(spare, FEW, (int64_t)(middle + half), 1);
+    int64_t kept, larger = FN(between)(x, count, low, high, spare, &kept);
+    if (rank <= larger || rank > larger + kept) return FN(halved)(x, count, rank, loose);
+    return FN(halved)(spare, kept, rank - larger, loose);
 }
 
 /* The mean of some keys times their factors, of those that are in range. */
@@ -144,10 +201,10 @@ static float FN(one_score)(const block *b, int64_t q, int64_t column, float *key
 
 /* The exact score of the sampled key that stands about at `rank` of the values; past the ends inf. */
 static float FN(bound_at)(const block *b, int64_t q, const float *value, const int32_t *of, const key_sample *s, int64_t count,
-                          int64_t rank, int64_t loose, float *key) {
+                          int64_t rank, int64_t loose, float *key, float *spare) {
     if (rank < 1) return INFINITY;
     if (rank > count) return -INFINITY;
-    float wanted = FN(ranked)(value, count, rank, loose);
+    float wanted = FN(ranked)(value, count, rank, loose, spare);
     for (int64_t i = 0; i < count; i++)
         if (value[i] == wanted) return FN(one_score)(b, q, s->column[of ? of[i] : i], key);
     return -INFINITY; /* nan among the values: nothing is known */

@@ -140,12 +140,15 @@ static inline void FN(compared)(const int32_t *product, int32_t start, const flo
                                 uint64_t *below) {
     uint64_t over = 0, under = 0;
 #if WIDTH == 512
+    __mmask16 more[4], less[4];
     for (int g = 0; g < 4; g++) {
         __m512i whole = _mm512_add_epi32(_mm512_loadu_si512(product + 16 * g), _mm512_set1_epi32(start));
         __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_loadu_ps(scale + 16 * g));
-        over |= (uint64_t)_mm512_cmp_ps_mask(x, _mm512_set1_ps(high), _CMP_GT_OQ) << (16 * g);
-        under |= (uint64_t)_mm512_cmp_ps_mask(x, _mm512_set1_ps(low), _CMP_LT_OQ) << (16 * g);
+        more[g] = _mm512_cmp_ps_mask(x, _mm512_set1_ps(high), _CMP_GT_OQ);
+        less[g] = _mm512_cmp_ps_mask(x, _mm512_set1_ps(low), _CMP_LT_OQ);
     }
+    over = _mm512_kunpackd(_mm512_kunpackw(more[3], more[2]), _mm512_kunpackw(more[1], more[0]));
+    under = _mm512_kunpackd(_mm512_kunpackw(less[3], less[2]), _mm512_kunpackw(less[1], less[0]));
 #elif WIDTH == 256
     for (int g = 0; g < 8; g++) {
         __m256i whole = _mm256_add_epi32(_mm256_loadu_si256((const __m256i *)(product + 8 * g)), _mm256_set1_epi32(start));

@@ -103,9 +103,36 @@ static int FN(screen_row)(const screen_rows *rows, int64_t r, float factor, cons
 
 /* Four bytes of each key side by side: what one instruction multiplies. from [TILE][bytes], to [bytes / 4][TILE][4]. */
 static void FN(packed)(const uint8_t *from, int64_t bytes, uint8_t *to) {
+#if WIDTH == 512
+    for (int64_t d = 0; d < bytes; d += 64)
+        for (int64_t j = 0; j < TILE; j += 16) { /* 16 x 16 numbers of 4 bytes, turned in four steps of pairs */
+            __m512i a[16], b[16];
+            for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(from + (j + i) * bytes + d);
+            for (int i = 0; i < 16; i += 2) {
+                b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+                b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+            }
+            for (int i = 0; i < 16; i += 4)
+                for (int l = 0; l < 2; l++) {
+                    a[i + 2 * l] = _mm512_unpacklo_epi64(b[i + l], b[i + l + 2]);
+                    a[i + 2 * l + 1] = _mm512_unpackhi_epi64(b[i + l], b[i + l + 2]);
+                }
+            for (int i = 0; i < 16; i += 8)
+                for (int l = 0; l < 4; l++) {
+                    b[i + l] = _mm512_shuffle_i32x4(a[i + l], a[i + l + 4], 0x88);
+                    b[i + l + 4] = _mm512_shuffle_i32x4(a[i + l], a[i + l + 4], 0xdd);
+                }
+            for (int l = 0; l < 8; l++) { /* b[l]: numbers l and l + 8 of keys 0-7, b[l + 8] of keys 8-15 */
+                int64_t row = d / 4 + l;
+                _mm512_storeu_si512(to + (row * TILE + j) * 4, _mm512_shuffle_i32x4(b[l], b[l + 8], 0x88));
+                _mm512_storeu_si512(to + ((row + 8) * TILE + j) * 4, _mm512_shuffle_i32x4(b[l], b[l + 8], 0xdd));
+            }
+        }
+#else
     for (int64_t d = 0; d < bytes; d += 64)
         for (int64_t j = 0; j < TILE; j++)
             for (int64_t i = 0; i < 64; i += 4) memcpy(to + (d + i) * TILE + j * 4, from + j * bytes + d + i, 4);
+#endif
 }
 
 /* A tile of keys in 8 bits. key [count, padded] float32; factor of these keys or NULL; near [padded] and bytes_of [TILE, bytes]:

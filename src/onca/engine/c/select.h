@@ -34,6 +34,12 @@ static void put_away(block *b) {
     free(r->exact), free(r->small), free(r->start), free(r->step), free(r->centre), free(r->coarse), free(r->fine);
 }
 
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+enum { ENDS = 7 }; /* bytes of a word the other way round */
+#else
+enum { ENDS = 0 };
+#endif
+
 typedef struct {
     float score;
     int64_t column;
@@ -94,7 +100,7 @@ static int FN(read_queries)(void *given, int64_t from, int64_t to, int part) {
 
 /* The bracket of edge e of query q from the values of its sampled entries. */
 static void FN(bracket)(const selection *call, const block *b, int64_t q, int64_t e, const float *value, const int32_t *of,
-                        int64_t count, float *key) {
+                        int64_t count, float *key, float *spare) {
     int64_t there = call->there[b->which[q]], rank = least(call->k ? call->k : call->rank[b->which[q] * b->edges + e], there);
     float *high = b->high + e * b->queries + q, *low = b->low + e * b->queries + q;
     *high = INFINITY, *low = -INFINITY;
@@ -103,8 +109,8 @@ static void FN(bracket)(const selection *call, const block *b, int64_t q, int64_
     double share = (double)rank / (double)there, middle = share * (double)count;
     double half = call->spread * sqrt(fmax(share * (1 - share) * (double)count, 0)) + 1;
     int64_t loose = (int64_t)(half / 16);
-    *low = FN(bound_at)(b, q, value, of, &call->sample, count, (int64_t)ceil(middle + half), loose, key);
-    if (!call->k) *high = FN(bound_at)(b, q, value, of, &call->sample, count, (int64_t)floor(middle - half), loose, key);
+    *low = FN(bound_at)(b, q, value, of, &call->sample, count, (int64_t)ceil(middle + half), loose, key, spare);
+    if (!call->k) *high = FN(bound_at)(b, q, value, of, &call->sample, count, (int64_t)floor(middle - half), loose, key, spare);
 }
 
 /* Brackets of queries from .. to - 1. */
@@ -114,9 +120,9 @@ static int FN(brackets)(void *given, int64_t from, int64_t to, int part) {
     const block *b = s->block;
     const key_sample *sample = &call->sample;
     const int64_t views = b->bag->views, group = most(1, SAMPLED / views), length = sample->tiles * TILE;
-    float *value = room(group * length, 4), *mine = room(length, 4), *key = room(b->rows.padded, 4);
+    float *value = room(group * length, 4), *mine = room(length, 4), *key = room(b->rows.padded, 4), *spare = room(length + 16, 4);
     int32_t *product = room(up(group * views, 32) * TILE, 4), *of = room(length, 4);
-    int status = value && mine && key && product && of ? ONCA_OK : ONCA_NO_MEMORY;
+    int status = value && mine && key && spare && product && of ? ONCA_OK : ONCA_NO_MEMORY;
     (void)part;
     FN(tiles_ready)();
     for (int64_t q = from; q < to && !status; q += group) {
@@ -136,11 +142,11 @@ static int FN(brackets)(void *given, int64_t from, int64_t to, int part) {
                 count += present[sample->column[j] / TILE] >> sample->column[j] % TILE & 1;
             }
             for (int64_t e = 0; e < b->edges; e++)
-                FN(bracket)(call, b, q + i, e, present ? mine : use, present ? of : NULL, count, key);
+                FN(bracket)(call, b, q + i, e, present ? mine : use, present ? of : NULL, count, key, spare);
         }
     }
     FN(tiles_done)();
-    free(value), free(mine), free(key), free(product), free(of);
+    free(value), free(mine), free(key), free(spare), free(product), free(of);
     return status;
 }
 
@@ -213,11 +219,14 @@ static int64_t FN(place_of)(const candidates *list, const int64_t *place, float 
     return low;
 }
 
+/* Byte by byte: entries that follow each other in a list are seldom in one byte, so that no store waits for another. */
 static void FN(choose_listed)(const candidates *list, const int64_t *place, float score, int64_t last, uint64_t *chosen) {
+    uint8_t *bytes = (uint8_t *)chosen;
     for (int64_t i = 0; i < list->count; i++) {
-        int64_t j = list->column[i];
-        uint64_t in = list->score[i] > score || (list->score[i] == score && (place ? place[j] : j) <= last);
-        chosen[j / TILE] |= in << j % TILE;
+        uint32_t j = (uint32_t)list->column[i];
+        int in = list->score[i] > score;
+        if (list->score[i] == score) in = (place ? place[j] : j) <= last;
+        bytes[(j / 8) ^ ENDS] |= (uint8_t)(in << j % 8);
     }
 }
 
@@ -239,7 +248,8 @@ static int FN(list_best)(const selection *call, const candidates *list, int64_t 
 }
 
 /* One edge of one query, from its candidates. Whether the bracket held. */
-static int FN(finish_edge)(selection *call, const block *b, const candidates *list, int64_t q, int64_t e, int *status) {
+static int FN(finish_edge)(selection *call, const block *b, const candidates *list, int64_t q, int64_t e, float *spare,
+                           int *status) {
     int64_t query = b->which[q], to = query * b->edges + e, above = 0;
     int64_t rank = least(call->k ? call->k : call->rank[to], call->there[query]), last = -1;
     float score = INFINITY;
@@ -247,9 +257,9 @@ static int FN(finish_edge)(selection *call, const block *b, const candidates *li
     if (rank > 0) {
         int64_t left = rank - above;
         if (list->full || left < 1 || left > list->count) return 0;
-        score = FN(ranked)(list->score, list->count, left, 0);
+        score = FN(ranked)(list->score, list->count, left, 0, spare);
         if (!b->open && !(score >= b->low[e * b->queries + q] && score <= b->high[e * b->queries + q])) return 0;
-        int64_t over = 0, same = 0;
+        int32_t over = 0, same = 0;
         for (int64_t i = 0; i < list->count; i++) over += list->score[i] > score, same += list->score[i] == score;
         last = FN(place_of)(list, call->place, score, left - over);
         if (same > 1) atomic_store(&call->tied, 1);
@@ -270,9 +280,11 @@ static int FN(finish_rows)(void *given, int64_t from, int64_t to, int part) {
     for (int64_t q = from; q < to && !status; q++) {
         candidates list;
         status = FN(gathered)(b, q, &list);
+        float *spare = room(list.count + 16, 4);
+        if (!spare) status = ONCA_NO_MEMORY;
         for (int64_t e = 0; e < b->edges && !status; e++)
-            if (!FN(finish_edge)(s->call, b, &list, q, e, &status)) s->call->failed[b->which[q]] = 1;
-        free(list.score), free(list.column);
+            if (!FN(finish_edge)(s->call, b, &list, q, e, spare, &status)) s->call->failed[b->which[q]] = 1;
+        free(list.score), free(list.column), free(spare);
     }
     return status;
 }

@@ -30,25 +30,15 @@ typedef struct { /* a block of queries */
     int64_t *above;     /* [parts, edges, queries] how many are surely above */
 } block;
 
-static int keep(candidates *list, const float *score, const uint8_t *column, int64_t base, int64_t count, int64_t limit) {
-    if (list->full) return ONCA_OK;
-    if (list->count + count > limit) return list->full = 1, ONCA_OK;
-    if (list->count + count > list->held) {
-        list->held = list->held * 3 / 2 + 256;
-        float *scores = realloc(list->score, (size_t)list->held * sizeof *scores);
-        if (scores) list->score = scores;
-        int32_t *columns = realloc(list->column, (size_t)list->held * sizeof *columns);
-        if (columns) list->column = columns;
-        if (!scores || !columns) return ONCA_NO_MEMORY;
-    }
-    int unordered = 0;
-    for (int64_t i = 0; i < count; i++) {
-        list->score[list->count + i] = score[i];
-        list->column[list->count + i] = (int32_t)(base + column[i]);
-        unordered |= score[i] != score[i];
-    }
-    list->count += count;
-    return unordered ? ONCA_NOT_FINITE : ONCA_OK;
+/* Space for `count` more candidates and a vector beyond them. */
+static int make_space(candidates *list, int64_t count) {
+    if (list->count + count + 16 <= list->held) return ONCA_OK;
+    list->held = up(most(list->held * 3 / 2, list->count + count + 16), 512);
+    float *scores = realloc(list->score, (size_t)list->held * sizeof *scores);
+    if (scores) list->score = scores;
+    int32_t *columns = realloc(list->column, (size_t)list->held * sizeof *columns);
+    if (columns) list->column = columns;
+    return scores && columns ? ONCA_OK : ONCA_NO_MEMORY;
 }
 #endif
 
@@ -173,6 +163,34 @@ static void FN(score_pairs)(const block *b, FN(desk) *d, int64_t q, int64_t firs
     }
 }
 
+/* Adds candidates to a list. score and column have 16 places more than count. */
+static int FN(keep)(candidates *list, const float *score, const uint8_t *column, int64_t base, int64_t count, int64_t limit) {
+    if (list->full) return ONCA_OK;
+    if (list->count + count > limit) return list->full = 1, ONCA_OK;
+    if (make_space(list, count)) return ONCA_NO_MEMORY;
+    float *scores = list->score + list->count;
+    int32_t *columns = list->column + list->count;
+    int unordered = 0;
+    for (int64_t i = 0; i < count; i += 16) {
+#if WIDTH == 512
+        __m512 y = _mm512_loadu_ps(score + i);
+        __mmask16 nan = _mm512_cmp_ps_mask(y, y, _CMP_UNORD_Q) & _bzhi_u32(0xffff, (uint32_t)(count - i));
+        __m512i j = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(column + i)));
+        _mm512_storeu_ps(scores + i, y);
+        _mm512_storeu_si512(columns + i, _mm512_add_epi32(j, _mm512_set1_epi32((int32_t)base)));
+        unordered |= nan;
+#else
+        for (int64_t l = i; l < i + 16 && l < count; l++) {
+            scores[l] = score[l];
+            columns[l] = (int32_t)base + column[l];
+            unordered |= score[l] != score[l];
+        }
+#endif
+    }
+    list->count += count;
+    return unordered ? ONCA_NOT_FINITE : ONCA_OK;
+}
+
 /* Sends the scored candidates of one query where they belong. */
 static int FN(settle)(const block *b, FN(desk) *d, int64_t q, int64_t base, int64_t from, int64_t count, uint64_t *word, int part) {
     if (b->bound) {
@@ -184,7 +202,7 @@ static int FN(settle)(const block *b, FN(desk) *d, int64_t q, int64_t base, int6
         return unordered ? ONCA_NOT_FINITE : ONCA_OK;
     }
     candidates *list = b->lists + part * b->queries + q;
-    int status = keep(list, d->score + from, d->column + from, base, count, b->limit);
+    int status = FN(keep)(list, d->score + from, d->column + from, base, count, b->limit);
     if (list->full && !b->open) /* its bracket is closed from here on: nothing more is scored for it */
         for (int64_t e = 0; e < b->edges; e++)
             for (int64_t r = q * b->bag->views; r < (q + 1) * b->bag->views; r++)

@@ -114,8 +114,8 @@ static inline void FN(widen)(int32_t type, const void *from, int64_t dim, float 
     const uint16_t *narrow = from;
     int64_t d = 0;
     if (type == ONCA_FLOAT32) {
-        memcpy(to, from, (size_t)dim * sizeof *to);
-        d = dim;
+        const float *wide = from;
+        for (; d < dim; d++) to[d] = wide[d];
     } else if (type == ONCA_BFLOAT16) {
         for (; d < dim; d++) {
             uint32_t bits = (uint32_t)narrow[d] << 16;
