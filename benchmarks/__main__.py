@@ -1,43 +1,57 @@
-"""`make bench`: every module here that has a `main`, one after the other, each as a table of its rows."""
+"""`make bench`: all tables, each in a process of its own, so that none inherits another's memory or threads.
+
+`python -m benchmarks [NAME ...] [--json FILE]`: the named ones. Exits with 1 when a target is missed by more than 20 %,
+or results that should agree do not.
+"""
 
 from __future__ import annotations
 
-import importlib
-import os
-import pkgutil
-from collections.abc import Mapping, Sequence
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-import benchmarks
-
-Row = Mapping[str, str | float]  # "name", and numbers by unit
+TABLES = ("window", "methods", "batch", "knn", "invp", "views", "step", "memory", "growth")
 
 
 def main() -> None:
-    console = Console(width=140, highlight=False)
-    for module in sorted(found.name for found in pkgutil.iter_modules(benchmarks.__path__)):
-        rows = [] if module == "__main__" else importlib.import_module(f"benchmarks.{module}").main()
-        if rows:
-            busy = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
-            console.print(_table(f"{module} ({busy})", rows))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TABLES)}; all of them without")
+    parser.add_argument("--json", type=Path, help="writes everything raw to this file")
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - set(TABLES):
+        parser.error(f"no table is called {', '.join(sorted(unknown))}: there are {', '.join(TABLES)}")
+    tables = [run(name) for name in asked.names or TABLES]
+    if asked.json:
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
+        asked.json.write_text(json.dumps({"tables": tables}, indent=1) + "\n", encoding="utf-8")
+    failed = [line for table in tables for line in failures(table)]
+    rows = sum(len(table["rows"]) for table in tables)
+    print(
+        f"{rows} rows in {sum(table['seconds'] for table in tables):.0f} s; {len(failed)} failed" + ":" * bool(failed)
+    )
+    print("\n".join(f"  {line}" for line in failed))
+    raise SystemExit(int(bool(failed)))
 
 
-def _table(title: str, rows: Sequence[Row]) -> Table:
-    units = list(dict.fromkeys(unit for row in rows for unit in row if unit != "name"))
-    table = Table("", title=title, title_justify="left")
-    for unit in units:
-        table.add_column(unit, justify="right")
-    for row in rows:
-        table.add_row(str(row["name"]), *(_figure(row.get(unit, "")) for unit in units))
-    return table
+def run(name: str) -> dict[str, Any]:
+    """One table, printed as it comes; what it wrote, its exit code and seconds."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "table.json"
+        code = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--json", str(file)], check=False).returncode
+        table = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"table": name, "rows": []}
+    return {**table, "exit code": code, "seconds": time.monotonic() - began}
 
 
-def _figure(value: str | float) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+def failures(table: dict[str, Any]) -> list[str]:
+    """Rows that fail, and a table that did not come to its end."""
+    lines = [f"{table['table']}: {row['group']}: {row['name']}" for row in table["rows"] if row["fails"]]
+    return lines or ([f"{table['table']}: exit code {table['exit code']}"] if table["exit code"] else [])
 
 
 if __name__ == "__main__":
