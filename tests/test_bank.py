@@ -121,6 +121,14 @@ def test_nearest_leaves_the_own_row_out(k: int) -> None:
     assert torch.equal(made.nearest(query, index, k), expected)
 
 
+def test_nearest_of_equal_rows_are_those_of_the_images_that_come_first() -> None:
+    made = bank()
+    made.keys.copy_(torch.eye(D, dtype=made.keys.dtype)[torch.arange(IMAGES) % 2])  # even images alike, and odd ones
+    index = torch.tensor([0, 5])
+    near = made.nearest(made.keys[index], index, 3)
+    assert near.tolist() == [[2, 4, 6], [1, 3, 7]]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**40), st.integers(1, 6), st.integers(1, 40), st.integers(1, 9))
 def test_draws_follow_from_their_seed_and_stay_inside(seed: int, queries: int, count: int, images: int) -> None:

@@ -63,12 +63,22 @@ def test_knn_is_the_vote_by_hand(count, queries, classes, share, temperature, se
     np.testing.assert_allclose(found.numpy(), knn_by_hand(bank, labels, query, classes, k, temperature), rtol=1e-9)
 
 
-@pytest.mark.parametrize("limit", [1, 150, 10**9])  # one query a slice, three, all at once
+@pytest.mark.parametrize("limit", [1, 21, 10**9])  # one query a slice, three, all at once
 def test_knn_in_slices(limit, monkeypatch):
     bank, labels, query, _ = clusters(5, 50, 20)
     monkeypatch.setattr(importlib.import_module("onca.evaluate.knn"), "SLICE", limit)
     expected = knn_by_hand(bank, labels, query, 5, 7, 0.1)
     np.testing.assert_allclose(knn(bank, labels, query, 5, 7, 0.1).numpy(), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("number", [30, 8000])
+def test_of_equal_similarities_the_row_that_comes_first_votes(number):
+    bank = torch.tensor([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]]).repeat(number // 3, 1)
+    labels = torch.arange(len(bank)) % 7
+    found = knn(bank, labels, torch.tensor([[2.0, 0.0], [0.0, -3.0]]), 7, k=4)
+    right = labels[torch.tensor([[1, 4, 7, 10], [1, 2, 4, 5]])]  # for the second query, rows of similarity 0 come first
+    votes = torch.tensor([[10.0], [0.0]]).double().exp().expand(2, 4)
+    torch.testing.assert_close(found, torch.zeros(2, 7).double().scatter_add_(1, right, votes))
 
 
 def test_faulty_votes_would_be_noticed():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from onca.bag import Bag
 from onca.link import Link
+from onca.neighbours import neighbours
 from onca.pool import Pool, unit
 
 
@@ -114,10 +115,8 @@ class Bank(nn.Module):
 
     def nearest(self, query: Tensor, index: Tensor, k: int) -> Tensor:
         """The k rows that score highest with each unit query [B,D], own row left out, highest first: [B,k], -1
-        where the bank has no more."""
-        ranks = torch.arange(1, k + 1, device=query.device).expand(len(query), k)
-        place = self.negatives(query.detach(), index).kth(ranks)[1]
-        return torch.where(ranks < self.images, place, -1)
+        where the bank has no more. Ties go to the image that comes first."""
+        return neighbours(query, self.keys, k, exclude=index).row
 
     @torch.no_grad()
     def constant(self, pool: Pool) -> Tensor:

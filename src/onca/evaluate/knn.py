@@ -2,11 +2,11 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from onca.evaluate.inputs import check_features, check_labels
+from onca.neighbours import neighbours
 
-SLICE = 2**23  # similarities held at a time: 32 MiB in float32
+SLICE = 2**22  # votes held at a time, of 8 bytes each
 
 
 def knn(
@@ -14,25 +14,25 @@ def knn(
 ) -> Tensor:
     """Scores [B,classes] of query [B,F]: each of the k most similar rows of bank [N,F] adds exp(cosine / temperature).
 
-    Rows are brought to unit length here. Scores are float64, because exp(1 / temperature) soon leaves float32. Queries
-    are taken in slices, so no B x N matrix is held. Among equal similarities at place k, which one votes is not defined
-    (but the same call gives the same scores).
+    Similarities are divided by the lengths of both rows here. Scores are float64, because exp(1 / temperature) soon
+    leaves float32. No B x N matrix is held. The neighbours are exact; among equal similarities the row that comes first
+    votes first.
 
     Raises:
         ValueError: k outside 1..N, a temperature below 1/700 (its exponential overflows), features or labels that do
             not fit, unknown labels (-1) in the bank.
     """
-    bank = normalize(check_features("bank", bank), dim=1)  # [N,F]
-    query = normalize(check_features("query", query, width=bank.shape[1]), dim=1)  # [B,F]
+    bank = check_features("bank", bank)  # [N,F]
+    query = check_features("query", query, width=bank.shape[1])  # [B,F]
     bank_label = check_labels("bank labels", bank_label, bank, classes)
     if not 1 <= k <= len(bank):
         raise ValueError(f"k={k} neighbours of a bank of {len(bank)} rows: k must be 1 to {len(bank)}")
     if not temperature >= 1 / 700:
         raise ValueError(f"temperature must be 1/700 or more (usual are 0.07 to 0.5); got {temperature}")
     scores = torch.zeros(len(query), classes, dtype=torch.float64, device=query.device)
-    rows = max(1, SLICE // len(bank))
+    rows = max(1, SLICE // k)
     for part, votes in zip(torch.split(query, rows), torch.split(scores, rows), strict=True):
-        similarity, place = (part @ bank.T).topk(k, dim=1)  # [b,k]
+        similarity, place = neighbours(part, bank, k, normalize=True)  # [b,k]
         votes.scatter_add_(1, bank_label[place], similarity.double().div(temperature).exp())
     return scores
 
