@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from onca import sliced
+from onca.engine import note
 from onca.link import Link, Mix, Score, Slice, Test
 from onca.predicate import KnownScore, Threshold, cosine_score
 from onca.shared import divide, whole
@@ -184,6 +185,7 @@ class Bag:
 
         score: the cosine when not given; differentiable in `slice.score` and in the parameters ([B], given as [b,1]).
         """
+        note("mean", "torch")
         return sliced.reduce(self, sliced.mean(score or cosine_score), parameters)
 
     def count(self) -> Tensor:

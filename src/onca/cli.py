@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from onca import cli_data
+from onca import engine as engines
+from onca import explain as explained
 from onca import train as training
 from onca.part import nearest
 from onca.train import Run
@@ -170,11 +172,33 @@ def report(folder: tyro.conf.Positional[str]) -> Path:
     return page
 
 
+def explain(
+    method: tyro.conf.Positional[str], engine: Literal["auto", "torch", "native", "triton"] = "auto", epoch: float = 0.0
+) -> int:
+    """Show which engine serves which part of a method.
+
+    The method is run once on made-up keys. kth: finds a rank. lse: sums over the chosen. count, rows, hits: of sets.
+
+    For example:
+      onca explain "chain(keep(hardest(5)), infonce)"
+      onca explain "hcl(beta=1)" --engine torch
+
+    Args:
+        method: an expression.
+        engine: what is asked to serve.
+        epoch: at which schedules are looked at.
+    """
+    with engines.engine(engine):
+        print(explained.table(method, epoch))
+    return 0
+
+
 VERBS: dict[str, Callable[..., Any]] = {
     "train": train,
     "evaluate": evaluate,
     "study": study,
     "report": report,
+    "explain": explain,
     "data list": cli_data.list_all,
     "data sheet": cli_data.sheet,
     "data pack": cli_data.pack_folder,

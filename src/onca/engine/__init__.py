@@ -56,8 +56,8 @@ def chosen(query: Tensor, keys: Tensor) -> tuple[Kernels | None, str]:
         return None, f"fewer than {LEAST} keys"
     try:
         kernels = _loaded(name)
-    except ValueError as problem:
-        return None, str(problem)
+    except ValueError:
+        return None, f"no {name} engine here"  # `in_use` says why
     reason = kernels.serves(query, keys)
     return (None, reason) if reason else (kernels, "")
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from onca.data import Splits
+from onca.engine import in_use
 from onca.train.assemble import check
 from onca.train.checkpoint import write_json
 from onca.train.evaluation import measure
@@ -69,6 +70,7 @@ def train(
             "epochs": run.epochs,
             "device": str(training.pixels.device),
             "precision": str(training.network.dtype).removeprefix("torch."),
+            "engine": in_use(training.pixels.device.type),
             "torch": torch.__version__,
         }
         write_json(run.folder / "result.json", result)
