@@ -79,8 +79,8 @@ def build() -> str:
 def platform_tag() -> str:
     """The platform that a wheel with the object is for, as in its file name.
 
-    On Linux that is the C library: the newest version of a glibc symbol that the object asks for (PEP 600). The object asks
-    for no instruction set, it finds out at run time. Without such symbols (another C library) it is for this system alone.
+    On Linux that is the C library: the newest version of a glibc symbol that the object asks for (PEP 600), since
+    instructions are chosen at run time. Without such symbols (another C library) it is for systems like this one.
     """
     platform = re.sub(r"[-.]", "_", sysconfig.get_platform())
     versions = [int(minor) for minor in re.findall(rb"GLIBC_2\.(\d+)", OBJECT.read_bytes())]
@@ -90,4 +90,4 @@ def platform_tag() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(build())
+    sys.exit(build() or None)
