@@ -94,18 +94,17 @@ def compare(
     over: bool = False,
     check: Callable[[], dict[str, float]] | None = None,
     note: str = "",
-    least: int = PAIRS,
 ) -> Row:
     """A row whose figure is theirs / ours; over: ours / theirs.
 
-    check: compares results, gives what they differ by, may raise Unequal. least: pairs.
+    check: compares results, gives what they differ by, may raise Unequal.
     """
     row = Row(group, name, target=target, note=note)
     try:
         differences = check() if check else {}
     except Unequal as problem:
         return replace(row, state="unequal", note=f"not timed, {problem}")
-    mine, other, threads = pairs(ours, theirs, least)
+    mine, other, threads = pairs(ours, theirs)
     above, below = (mine, other) if over else (other, mine)
     ratio = statistics.median(a / b for a, b in zip(above, below, strict=True))
     row = replace(row, found=ratio, ours=mine, theirs=other, differences=differences, threads=threads)
@@ -113,9 +112,7 @@ def compare(
     return replace(row, note="; ".join(said for said in (note, crowd) if said))
 
 
-def pairs(
-    ours: Side, theirs: Side, least: int = PAIRS
-) -> tuple[tuple[float, ...], tuple[float, ...], dict[str, float]]:
+def pairs(ours: Side, theirs: Side) -> tuple[tuple[float, ...], tuple[float, ...], dict[str, float]]:
     """Seconds of the calls of both sides, in pairs, and the processor seconds that a second of each took."""
     sides = {"ours": ours, "theirs": theirs}
     wall: dict[str, list[float]] = {"ours": [], "theirs": []}
@@ -125,7 +122,7 @@ def pairs(
         side()
     began = time.perf_counter()
     with quiet():
-        while (done := len(wall["ours"])) < least or (done < MOST and time.perf_counter() - began < SECONDS):
+        while (done := len(wall["ours"])) < PAIRS or (done < MOST and time.perf_counter() - began < SECONDS):
             for name in ("ours", "theirs") if done % 2 == 0 else ("theirs", "ours"):
                 spent, used = clock(sides[name])
                 wall[name].append(spent)

@@ -37,8 +37,8 @@ def main(make: Callable[[], Table]) -> None:
 
 def lines(table: Table, about: dict[str, Any]) -> list[str]:
     """The table as it is printed."""
-    head = f"{'':{NAME}}{'theirs, ms':>15}{'ours, ms':>16}"
-    second = f"{'':{NAME}}{'least':>7}{'median':>8}{'least':>8}{'median':>8}{'figure':>9}  target"
+    head = f"{'':{NAME}}{'theirs, ms':>14}{'ours, ms':>15}"
+    second = _line("", ("least", "median", "least", "median"), "figure", "target")
     found = [f"== {table.name}: {table.title}", *_about(about), "", head, second]
     group = None
     for row in table.rows:
@@ -79,14 +79,18 @@ def bound(target: Target) -> str:
 
 
 def _row(row: Row) -> Iterable[str]:
-    cells = "".join(f"{cell:>{width}}" for cell, width in zip(_times(row), (7, 8, 8, 8), strict=True))
     figure = "" if row.found is None else f"{number(row.found)} {row.unit}"
     target = "" if row.target is None else bound(row.target) if row.found is None else verdict(row.target, row.found)
     name, *more = textwrap.wrap(row.name, NAME - 2)
-    yield f"  {name:{NAME - 2}}{cells}{figure:>9}  {target}".rstrip()
+    yield _line(name, _times(row), figure, target)
     yield from (f"    {line}" for line in more)
     if row.note:
         yield from _wrapped(row.note, "    ")
+
+
+def _line(name: str, times: Sequence[str], figure: str, target: str) -> str:
+    cells = "".join(f"{cell:>{width}}" for cell, width in zip(times, (7, 7, 8, 7), strict=True))
+    return f"  {name:{NAME - 2}}{cells}{figure:>9}  {target}".rstrip()
 
 
 def _times(row: Row) -> list[str]:
