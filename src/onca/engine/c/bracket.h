@@ -9,6 +9,7 @@ typedef struct { /* sampled keys */
     float *scale;    /* [tiles * TILE] */
     float *mean;     /* [padded] of some keys times their factors */
     float mean_length;
+    float norm, rest; /* the largest of its tiles that are in range */
 } key_sample;
 
 enum { SAMPLED = 16, MEANT = 256 }; /* query rows that meet the sample at a time; keys that the mean is taken of */
@@ -170,6 +171,7 @@ static int FN(take_sample)(const onca_bag *bag, int64_t count, int64_t padded, i
         FN(screen_keys)(key, factor, many, padded, bytes, s->mean, s->mean_length, near, bytes_of, &tile,
                         s->packed + t * TILE * bytes);
         memcpy(s->scale + t * TILE, tile.scale, sizeof tile.scale);
+        if (tile.norm <= FLT_MAX) s->norm = fmaxf(s->norm, tile.norm), s->rest = fmaxf(s->rest, tile.rest);
     }
     free(key), free(near), free(bytes_of);
     return status;

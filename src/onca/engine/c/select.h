@@ -27,23 +27,40 @@ typedef struct {
 } stage;
 
 static void put_away(block *b) {
-    if (b->lists)
-        for (int64_t i = 0; i < b->parts * b->queries; i++) free(b->lists[i].score), free(b->lists[i].column);
-    free(b->lists), free(b->above), free(b->over), free(b->under), free(b->high), free(b->low), free(b->factor);
+    for (int64_t i = 0; b->lists && i < b->parts * b->queries; i++)
+        if (b->lists[i].own) free(b->lists[i].score);
+    free(b->lists), free(b->slab), free(b->expected), free(b->wanted), free(b->above);
+    free(b->over), free(b->under), free(b->high), free(b->low), free(b->factor);
     screen_rows *r = &b->rows;
     free(r->exact), free(r->small), free(r->start), free(r->step), free(r->centre), free(r->coarse), free(r->fine);
 }
 
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-enum { ENDS = 7 }; /* bytes of a word the other way round */
-#else
-enum { ENDS = 0 };
-#endif
+/* Where lists of candidates start: a share of what is expected, and a little more. Those that outgrow it move. */
+static int lay_lists(block *b) {
+    int64_t total = 0, *room_of = b->expected;
+    for (int64_t q = 0; q < b->queries; q++) {
+        room_of[q] = up(least(room_of[q], b->limit) / b->parts * 9 / 8 + 128, 16);
+        total += room_of[q];
+    }
+    b->slab = room(total * b->parts, sizeof *b->slab);
+    if (!b->slab) return ONCA_NO_MEMORY;
+    float *next = b->slab;
+    for (int64_t i = 0; i < b->parts * b->queries; i++) {
+        b->lists[i] = (candidates){.score = next, .held = room_of[i % b->queries]};
+        next += b->lists[i].held;
+    }
+    return ONCA_OK;
+}
 
 typedef struct {
     float score;
     int64_t column;
 } neighbour;
+
+static int by_number(const void *x, const void *y) {
+    const int64_t *a = x, *b = y;
+    return (*a > *b) - (*a < *b);
+}
 
 static int by_score(const void *x, const void *y) {
     const neighbour *a = x, *b = y;
@@ -66,9 +83,11 @@ static int FN(set_up)(block *b, selection *call, const int64_t *which, int64_t q
     b->high = room(b->edges * queries, 4), b->low = room(b->edges * queries, 4);
     b->over = room(b->parts * b->edges * rows, 4), b->under = room(b->parts * b->edges * rows, 4);
     b->lists = calloc((size_t)(b->parts * queries), sizeof *b->lists);
+    b->expected = calloc((size_t)queries, sizeof *b->expected);
+    b->wanted = call->bound ? NULL : room(queries * b->words, 8);
     b->above = calloc((size_t)(b->parts * b->edges * queries), sizeof *b->above);
     if (!(r->exact && r->small && r->start && r->step && r->centre && r->coarse && r->fine && b->high && b->low && b->over &&
-          b->under && b->lists && b->above && (b->factor || !bag->query_factor)))
+          b->under && b->lists && b->expected && b->above && (b->wanted || call->bound) && (b->factor || !bag->query_factor)))
         return ONCA_NO_MEMORY;
     memset(r->small, 0, (size_t)(spare * r->bytes));
     memset(r->start, 0, (size_t)spare * 4);
@@ -98,6 +117,15 @@ static int FN(read_queries)(void *given, int64_t from, int64_t to, int part) {
     return ONCA_OK;
 }
 
+/* How many of the values are candidates between the bounds, if all keys are as far from their 8 bits as the sampled ones. */
+static int64_t FN(candidates_of)(const selection *call, const block *b, int64_t q, float low, float high, const float *value,
+                                 int64_t count) {
+    float error = 0;
+    for (int64_t r = q * b->bag->views; r < (q + 1) * b->bag->views; r++)
+        error = fmaxf(error, b->rows.step[r] * (b->rows.coarse[r] * call->sample.norm + b->rows.fine[r] * call->sample.rest));
+    return most(0, FN(many_at_least)(value, count, low - error) - FN(many_at_least)(value, count, high + error));
+}
+
 /* The bracket of edge e of query q from the values of its sampled entries. */
 static void FN(bracket)(const selection *call, const block *b, int64_t q, int64_t e, const float *value, const int32_t *of,
                         int64_t count, float *key, float *spare) {
@@ -111,6 +139,7 @@ static void FN(bracket)(const selection *call, const block *b, int64_t q, int64_
     int64_t loose = (int64_t)(half / 16);
     *low = FN(bound_at)(b, q, value, of, &call->sample, count, (int64_t)ceil(middle + half), loose, key, spare);
     if (!call->k) *high = FN(bound_at)(b, q, value, of, &call->sample, count, (int64_t)floor(middle - half), loose, key, spare);
+    b->expected[q] += (int64_t)((double)FN(candidates_of)(call, b, q, *low, *high, value, count) / (double)count * (double)there);
 }
 
 /* Brackets of queries from .. to - 1. */
@@ -169,82 +198,99 @@ static void FN(bounds)(const block *b) {
 
 /* The candidates of a query from all parts, as one list. */
 static int FN(gathered)(const block *b, int64_t q, candidates *all) {
-    int full = 0;
-    memset(all, 0, sizeof *all);
-    for (int p = 0; p < b->parts; p++) {
+    *all = b->lists[q];
+    all->own = 0;
+    if (b->parts == 1) return ONCA_OK;
+    for (int p = 1; p < b->parts; p++) {
         all->count += b->lists[p * b->queries + q].count;
-        full |= b->lists[p * b->queries + q].full;
+        all->full |= b->lists[p * b->queries + q].full;
     }
-    if (full || b->parts == 1) {
-        *all = b->lists[q];
-        b->lists[q] = (candidates){0};
-        return all->full = full, ONCA_OK;
-    }
-    all->score = room(all->count, 4), all->column = room(all->count, 4);
-    if (!all->score || !all->column) return ONCA_NO_MEMORY;
+    if (all->full) return ONCA_OK;
+    all->score = room(all->count + 16, 4), all->own = 1;
+    if (!all->score) return ONCA_NO_MEMORY;
     for (int64_t p = 0, to = 0; p < b->parts; p++) {
         candidates *list = b->lists + p * b->queries + q;
-        if (list->count) {
-            memcpy(all->score + to, list->score, (size_t)list->count * 4);
-            memcpy(all->column + to, list->column, (size_t)list->count * 4);
-        }
+        memcpy(all->score + to, list->score, (size_t)list->count * 4);
         to += list->count;
-        free(list->score), free(list->column);
+        if (list->own) free(list->score);
         *list = (candidates){0};
     }
     return ONCA_OK;
 }
 
-/* The need-th smallest place among the entries that score `score`. */
-static int64_t FN(place_of)(const candidates *list, const int64_t *place, float score, int64_t need) {
-    int64_t low = 0, high = 0, found = -1;
-    if (!place) {
-        for (int64_t i = 0; i < list->count; i++)
-            if (list->score[i] == score && --need == 0) return list->column[i];
-        return -1;
-    }
-    for (int64_t i = 0; i < list->count; i++) {
-        int64_t here = place[list->column[i]];
-        if (list->score[i] != score) continue;
-        low = found < 0 || here < low ? here : low;
-        high = found < 0 || here > high ? here : high;
-        found = 0;
-    }
-    while (low < high) { /* halving, as for scores */
-        int64_t middle = low + (high - low) / 2, many = 0;
-        for (int64_t i = 0; i < list->count; i++) many += list->score[i] == score && place[list->column[i]] <= middle;
-        if (many >= need) high = middle;
-        else low = middle + 1;
-    }
-    return low;
-}
-
-/* Byte by byte: entries that follow each other in a list are seldom in one byte, so that no store waits for another. */
-static void FN(choose_listed)(const candidates *list, const int64_t *place, float score, int64_t last, uint64_t *chosen) {
-    uint8_t *bytes = (uint8_t *)chosen;
-    for (int64_t i = 0; i < list->count; i++) {
-        uint32_t j = (uint32_t)list->column[i];
-        int in = list->score[i] > score;
-        if (list->score[i] == score) in = (place ? place[j] : j) <= last;
-        bytes[(j / 8) ^ ENDS] |= (uint8_t)(in << j % 8);
-    }
-}
-
-/* The k best of a list, sorted. threshold: the score and column of the last of them. */
-static int FN(list_best)(const selection *call, const candidates *list, int64_t query, float score, int64_t last, int64_t rank) {
-    neighbour *found = room(rank, sizeof *found);
+/* Columns of those candidates that score at least (or, same: exactly) `score`, ascending: [count]. Their scores, if wanted. */
+static int64_t FN(columns_of)(const uint64_t *wanted, int64_t words, const float *listed, float score, int same, int64_t *column,
+                           float *value) {
     int64_t count = 0;
-    if (!found) return ONCA_NO_MEMORY;
-    for (int64_t i = 0; i < list->count && count < rank; i++)
-        if (list->score[i] > score || (list->score[i] == score && list->column[i] <= last))
-            found[count++] = (neighbour){list->score[i], list->column[i]};
-    qsort(found, (size_t)count, sizeof *found, by_score);
-    for (int64_t i = 0; i < call->k; i++) {
-        call->column[query * call->k + i] = i < count ? found[i].column : -1;
-        call->best[query * call->k + i] = i < count ? found[i].score : -INFINITY;
+    for (int64_t w = 0; w < words; w++)
+        for (uint64_t word = wanted[w]; word; word &= word - 1, listed++) {
+            if (*listed < score || (same && *listed > score)) continue;
+            if (value) value[count] = *listed;
+            column[count++] = w * TILE + __builtin_ctzll(word);
+        }
+    return count;
+}
+
+/* The place of the need-th of the `same` entries that score `score`: that of the smallest places. -1: no memory. */
+static int64_t FN(place_of)(const uint64_t *wanted, int64_t words, const float *listed, const int64_t *place, float score,
+                            int64_t same, int64_t need) {
+    int64_t *found = room(same, 8), last;
+    if (!found) return -1;
+    FN(columns_of)(wanted, words, listed, score, 1, found, NULL);
+    if (place) {
+        for (int64_t i = 0; i < same; i++) found[i] = place[found[i]];
+        if (same > 1) qsort(found, (size_t)same, sizeof *found, by_number);
     }
+    last = found[need - 1];
     free(found);
-    return ONCA_OK;
+    return last;
+}
+
+/* Adds to chosen the candidates that score more than `score`, and of those that score the same the ones up to place `last`. */
+static void FN(choose_listed)(const uint64_t *wanted, int64_t words, const float *listed, const int64_t *place, float score,
+                              int64_t last, uint64_t *chosen) {
+    for (int64_t w = 0; w < words; w++) {
+        uint64_t word = wanted[w], in = 0;
+#if WIDTH == 512
+        int64_t many = __builtin_popcountll(word);
+        uint64_t more = 0, same = 0;
+        for (int64_t i = 0; i < many; i += 16) { /* lists have a vector's room at their end */
+            __m512 y = _mm512_loadu_ps(listed + i);
+            more |= (uint64_t)_mm512_cmp_ps_mask(y, _mm512_set1_ps(score), _CMP_GT_OQ) << i;
+            same |= (uint64_t)_mm512_cmp_ps_mask(y, _mm512_set1_ps(score), _CMP_EQ_OQ) << i;
+        }
+        listed += many;
+        in = _pdep_u64(more, word);
+        for (same = _pdep_u64(same, word); same; same &= same - 1) {
+            int64_t j = w * TILE + __builtin_ctzll(same);
+            if ((place ? place[j] : j) <= last) in |= same & -same;
+        }
+#else
+        for (; word; word &= word - 1, listed++) {
+            int64_t j = w * TILE + __builtin_ctzll(word);
+            if (*listed > score || (*listed == score && (place ? place[j] : j) <= last)) in |= word & -word;
+        }
+#endif
+        chosen[w] |= in;
+    }
+}
+
+/* The k best of a list, sorted: all that score more than `score`, `rank` in number with the first of those that score it. */
+static int FN(list_best)(const selection *call, const uint64_t *wanted, const float *listed, int64_t count, int64_t query,
+                         float score, int64_t rank) {
+    neighbour *best = room(count, sizeof *best);
+    int64_t *column = room(count, 8);
+    float *value = room(count, 4);
+    int status = best && column && value ? ONCA_OK : ONCA_NO_MEMORY;
+    int64_t found = status || rank == 0 ? 0 : FN(columns_of)(wanted, call->words, listed, score, 0, column, value);
+    for (int64_t i = 0; i < found; i++) best[i] = (neighbour){value[i], column[i]};
+    if (!status) qsort(best, (size_t)found, sizeof *best, by_score);
+    for (int64_t i = 0; i < call->k && !status; i++) {
+        call->column[query * call->k + i] = i < rank ? best[i].column : -1;
+        call->best[query * call->k + i] = i < rank ? best[i].score : -INFINITY;
+    }
+    free(best), free(column), free(value);
+    return status;
 }
 
 /* One edge of one query, from its candidates. Whether the bracket held. */
@@ -252,6 +298,7 @@ static int FN(finish_edge)(selection *call, const block *b, const candidates *li
                            int *status) {
     int64_t query = b->which[q], to = query * b->edges + e, above = 0;
     int64_t rank = least(call->k ? call->k : call->rank[to], call->there[query]), last = -1;
+    const uint64_t *wanted = b->wanted + q * b->words;
     float score = INFINITY;
     for (int p = 0; p < b->parts; p++) above += b->above[(p * b->edges + e) * b->queries + q];
     if (rank > 0) {
@@ -261,12 +308,13 @@ static int FN(finish_edge)(selection *call, const block *b, const candidates *li
         if (!b->open && !(score >= b->low[e * b->queries + q] && score <= b->high[e * b->queries + q])) return 0;
         int32_t over = 0, same = 0;
         for (int64_t i = 0; i < list->count; i++) over += list->score[i] > score, same += list->score[i] == score;
-        last = FN(place_of)(list, call->place, score, left - over);
         if (same > 1) atomic_store(&call->tied, 1);
+        if (!call->k) last = FN(place_of)(wanted, b->words, list->score, call->place, score, same, left - over);
         if (call->chosen)
-            FN(choose_listed)(list, call->place, score, last, call->chosen + (e * b->bag->queries + query) * b->words);
+            FN(choose_listed)(wanted, b->words, list->score, call->place, score, last,
+                              call->chosen + (e * b->bag->queries + query) * b->words);
     }
-    if (call->k) *status = FN(list_best)(call, list, query, score, last, most(rank, 0));
+    if (call->k) *status = FN(list_best)(call, wanted, list->score, list->count, query, score, most(rank, 0));
     if (call->score) call->score[to] = score;
     if (call->at) call->at[to] = last;
     return 1;
@@ -284,7 +332,8 @@ static int FN(finish_rows)(void *given, int64_t from, int64_t to, int part) {
         if (!spare) status = ONCA_NO_MEMORY;
         for (int64_t e = 0; e < b->edges && !status; e++)
             if (!FN(finish_edge)(s->call, b, &list, q, e, spare, &status)) s->call->failed[b->which[q]] = 1;
-        free(list.score), free(list.column), free(spare);
+        if (list.own) free(list.score);
+        free(spare);
     }
     return status;
 }
@@ -301,6 +350,8 @@ static int FN(run_block)(selection *call, const int64_t *which, int64_t queries,
     else if (!status && !open)
         status = parted(queries, SAMPLED, threads, FN(brackets), &s);
     if (!status && !open) FN(bounds)(&b);
+    for (int64_t q = 0; q < queries && !status && open; q++) b.expected[q] = call->there[which[q]];
+    if (!status && !call->bound) status = lay_lists(&b);
     if (!status) status = parted(up(call->bag->keys, TILE) / TILE, AHEAD, threads, FN(stream), &b);
     if (!status && !call->bound) status = parted(queries, 1, threads, FN(finish_rows), &s);
     put_away(&b);

@@ -4,11 +4,10 @@
 #define ONCA_STREAM
 enum { AHEAD = 8 }; /* tiles whose words of bits are kept together: a cache line of each row */
 
-typedef struct {
+typedef struct { /* exact scores of a row's candidates, in order of their columns, which are the set bits of `wanted` */
     float *score;
-    int32_t *column; /* ascending */
     int64_t count, held;
-    int full; /* more came than may be kept: the row must be done again */
+    int own, full; /* own: score is to be freed. full: more came than may be kept: the row must be done again */
 } candidates;
 
 typedef struct { /* a block of queries */
@@ -26,19 +25,22 @@ typedef struct { /* a block of queries */
     const float *bound; /* [queries of the bag]: candidates above it are chosen at once, and not kept */
     int parts;
     int64_t limit;      /* candidates that a part keeps of a row */
+    int64_t *expected;  /* [queries] candidates */
+    float *slab;        /* where lists start */
     candidates *lists;  /* [parts, queries] */
+    uint64_t *wanted;   /* [queries, words] which are candidates */
     int64_t *above;     /* [parts, edges, queries] how many are surely above */
 } block;
 
 /* Space for `count` more candidates and a vector beyond them. */
 static int make_space(candidates *list, int64_t count) {
     if (list->count + count + 16 <= list->held) return ONCA_OK;
-    list->held = up(most(list->held * 3 / 2, list->count + count + 16), 512);
-    float *scores = realloc(list->score, (size_t)list->held * sizeof *scores);
-    if (scores) list->score = scores;
-    int32_t *columns = realloc(list->column, (size_t)list->held * sizeof *columns);
-    if (columns) list->column = columns;
-    return scores && columns ? ONCA_OK : ONCA_NO_MEMORY;
+    int64_t held = up(list->held * 3 / 2 + count + 16, 512);
+    float *score = list->own ? realloc(list->score, (size_t)held * sizeof *score) : malloc((size_t)held * sizeof *score);
+    if (!score) return ONCA_NO_MEMORY;
+    if (!list->own && list->count) memcpy(score, list->score, (size_t)list->count * sizeof *score);
+    list->score = score, list->held = held, list->own = 1;
+    return ONCA_OK;
 }
 #endif
 
@@ -47,6 +49,7 @@ typedef struct { /* what one part of the walk works with */
     uint8_t *bytes, *packed, *row, *column;
     int32_t *product;
     uint64_t *present, *word, *wanted;
+    uint8_t many[GROUP];
     screen_tile tile;
     int64_t group; /* queries whose rows are multiplied at a time */
 } FN(desk);
@@ -68,7 +71,7 @@ static int FN(lay)(FN(desk) *d, const block *b) {
     d->bytes = room(TILE * b->rows.bytes, 1), d->packed = room(TILE * b->rows.bytes, 1);
     d->row = room(most_pairs, 1), d->column = room(most_pairs, 1);
     d->product = room(product, 1);
-    d->present = room(b->queries * AHEAD, 8), d->word = room(b->edges * b->queries * AHEAD, 8), d->wanted = room(GROUP, 8);
+    d->present = room(b->queries * AHEAD, 8), d->word = room(b->edges * b->queries * AHEAD, 8), d->wanted = room(b->queries * AHEAD, 8);
     if (!(d->key && d->near && d->high && d->low && d->score && d->other && d->bytes && d->packed && d->row && d->column &&
           d->product && d->present && d->word && d->wanted))
         return FN(clear)(d), ONCA_NO_MEMORY;
@@ -92,11 +95,12 @@ static void FN(fetch_present)(const block *b, FN(desk) *d, int64_t first, int64_
 }
 
 static void FN(write_words)(const block *b, const FN(desk) *d, int64_t first, int64_t count) {
+    const size_t size = (size_t)count * sizeof(uint64_t);
+    for (int64_t q = 0; q < b->queries && b->wanted; q++) memcpy(b->wanted + q * b->words + first, d->wanted + q * AHEAD, size);
     if (!b->chosen) return;
     for (int64_t e = 0; e < b->edges; e++)
         for (int64_t q = 0; q < b->queries; q++)
-            memcpy(b->chosen + (e * b->bag->queries + b->which[q]) * b->words + first, d->word + (e * b->queries + q) * AHEAD,
-                   (size_t)count * sizeof(uint64_t));
+            memcpy(b->chosen + (e * b->bag->queries + b->which[q]) * b->words + first, d->word + (e * b->queries + q) * AHEAD, size);
 }
 
 /* The tile's keys as float32, in 8 bits, and the bounds on x of every row. Whether all present keys are finite. */
@@ -150,8 +154,8 @@ static inline uint64_t FN(classes)(const block *b, const FN(desk) *d, int64_t q,
     return wanted;
 }
 
-/* Exact scores of the pairs listed for queries from q on: of several views the largest. */
-static void FN(score_pairs)(const block *b, FN(desk) *d, int64_t q, int64_t first, int64_t count) {
+/* Exact scores of the pairs listed for queries from q on: of several views the largest. Whether none is nan. */
+static int FN(score_pairs)(const block *b, FN(desk) *d, int64_t q, int64_t first, int64_t count) {
     const int64_t views = b->bag->views, step = views * b->rows.padded;
     const float *factor = b->bag->key_factor ? b->bag->key_factor + first : NULL;
     for (int64_t v = 0; v < views; v++) {
@@ -161,48 +165,29 @@ static void FN(score_pairs)(const block *b, FN(desk) *d, int64_t q, int64_t firs
         if (v)
             for (int64_t i = 0; i < count; i++) d->score[i] = to[i] > d->score[i] || to[i] != to[i] ? to[i] : d->score[i];
     }
+    int unordered = 0;
+    for (int64_t i = 0; i < count; i++) unordered |= d->score[i] != d->score[i];
+    return !unordered;
 }
 
-/* Adds candidates to a list. score and column have 16 places more than count. */
-static int FN(keep)(candidates *list, const float *score, const uint8_t *column, int64_t base, int64_t count, int64_t limit) {
+/* Adds candidates to a list. score has 16 places more than count. */
+static int FN(keep)(candidates *list, const float *score, int64_t count, int64_t limit) {
     if (list->full) return ONCA_OK;
     if (list->count + count > limit) return list->full = 1, ONCA_OK;
-    if (make_space(list, count)) return ONCA_NO_MEMORY;
-    float *scores = list->score + list->count;
-    int32_t *columns = list->column + list->count;
-    int unordered = 0;
-    for (int64_t i = 0; i < count; i += 16) {
-#if WIDTH == 512
-        __m512 y = _mm512_loadu_ps(score + i);
-        __mmask16 nan = _mm512_cmp_ps_mask(y, y, _CMP_UNORD_Q) & _bzhi_u32(0xffff, (uint32_t)(count - i));
-        __m512i j = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(column + i)));
-        _mm512_storeu_ps(scores + i, y);
-        _mm512_storeu_si512(columns + i, _mm512_add_epi32(j, _mm512_set1_epi32((int32_t)base)));
-        unordered |= nan;
-#else
-        for (int64_t l = i; l < i + 16 && l < count; l++) {
-            scores[l] = score[l];
-            columns[l] = (int32_t)base + column[l];
-            unordered |= score[l] != score[l];
-        }
-#endif
-    }
+    if (list->count + count + 16 > list->held && make_space(list, count)) return ONCA_NO_MEMORY;
+    for (int64_t i = 0; i < count; i += 16) memcpy(list->score + list->count + i, score + i, 64);
     list->count += count;
-    return unordered ? ONCA_NOT_FINITE : ONCA_OK;
+    return ONCA_OK;
 }
 
 /* Sends the scored candidates of one query where they belong. */
-static int FN(settle)(const block *b, FN(desk) *d, int64_t q, int64_t base, int64_t from, int64_t count, uint64_t *word, int part) {
+static int FN(settle)(const block *b, FN(desk) *d, int64_t q, int64_t from, int64_t count, uint64_t *word, int part) {
     if (b->bound) {
-        int unordered = 0;
-        for (int64_t i = from; i < from + count; i++) {
-            *word |= (uint64_t)(d->score[i] > b->bound[b->which[q]]) << d->column[i];
-            unordered |= d->score[i] != d->score[i];
-        }
-        return unordered ? ONCA_NOT_FINITE : ONCA_OK;
+        for (int64_t i = from; i < from + count; i++) *word |= (uint64_t)(d->score[i] > b->bound[b->which[q]]) << d->column[i];
+        return ONCA_OK;
     }
     candidates *list = b->lists + part * b->queries + q;
-    int status = FN(keep)(list, d->score + from, d->column + from, base, count, b->limit);
+    int status = FN(keep)(list, d->score + from, count, b->limit);
     if (list->full && !b->open) /* its bracket is closed from here on: nothing more is scored for it */
         for (int64_t e = 0; e < b->edges; e++)
             for (int64_t r = q * b->bag->views; r < (q + 1) * b->bag->views; r++)
@@ -227,18 +212,16 @@ static int FN(tile_group)(const block *b, FN(desk) *d, int64_t tile, int64_t slo
             d->word[(e * b->queries + q + i) * AHEAD + slot] = word;
             b->above[(part * edges + e) * b->queries + q + i] += __builtin_popcountll(word);
         }
-        int64_t many = __builtin_popcountll(wanted);
+        int64_t many = __builtin_popcountll(wanted); /* 64 at most */
         FN(places)(wanted, d->column + pairs);
         memset(d->row + pairs, (int)i, TILE);
-        d->wanted[i] = (uint64_t)many;
+        d->wanted[(q + i) * AHEAD + slot] = wanted;
+        d->many[i] = (uint8_t)many;
         pairs += many;
     }
-    FN(score_pairs)(b, d, q, tile * TILE, pairs);
-    for (int64_t i = 0, from = 0; i < count; from += (int64_t)d->wanted[i++]) {
-        int status = d->wanted[i] ? FN(settle)(b, d, q + i, tile * TILE, from, (int64_t)d->wanted[i],
-                                               d->word + (q + i) * AHEAD + slot, part)
-                                  : ONCA_OK;
-        if (status) return status;
+    if (!FN(score_pairs)(b, d, q, tile * TILE, pairs)) return ONCA_NOT_FINITE;
+    for (int64_t i = 0, from = 0; i < count; from += d->many[i++]) {
+        if (d->many[i] && FN(settle)(b, d, q + i, from, d->many[i], d->word + (q + i) * AHEAD + slot, part)) return ONCA_NO_MEMORY;
     }
     return ONCA_OK;
 }
