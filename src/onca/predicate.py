@@ -193,8 +193,11 @@ class SupportScore(KnownScore):
             total = torch.maximum(total, more) if self.largest else total + more
         return total if self.largest else total / len(scores)
 
-    def view(self, shared: Shared, present: Tensor | None) -> View:
-        return replace(shared.view(present), query=self.rows if self.largest else self.rows.mean(1), query_factor=None)
+    def view(self, shared: Shared, present: Tensor | None) -> View | None:
+        rows = self.rows if self.largest else self.rows.mean(1)
+        if shared.kernels.serves(rows, shared.keys):
+            return None
+        return replace(shared.view(present), query=rows, query_factor=None)
 
 
 @dataclass(frozen=True, eq=False)
