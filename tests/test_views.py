@@ -17,6 +17,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from onca import views
+from onca.engine import engine
 from onca.views import params as params_module
 
 NEAR = 2e-6
@@ -27,6 +28,21 @@ TORCHVISION = {
     "saturation": F.adjust_saturation,
     "hue": F.adjust_hue,
 }
+
+
+@pytest.fixture(params=["torch", "native"])
+def served(request):
+    """Views by torch, and by C where that was compiled."""
+    try:
+        with engine(request.param):
+            yield request.param
+    except ValueError as problem:
+        if request.param == "native" and "compile" in str(problem):
+            pytest.skip(str(problem))
+        raise
+
+
+both_engines = pytest.mark.usefixtures("served")
 
 
 def seeded(seed=0):
@@ -177,6 +193,7 @@ ORDERS = {
 
 @pytest.mark.parametrize("name", ORDERS)
 @pytest.mark.parametrize("size", [32, 96])
+@both_engines
 def test_a_recipe_is_torchvisions_ops_in_the_papers_order(name, size):
     count = 96 if size == 32 else 32
     pixels = noise(count, size, size)
@@ -187,6 +204,7 @@ def test_a_recipe_is_torchvisions_ops_in_the_papers_order(name, size):
         torch.testing.assert_close(views.apply(params, pixels), expected, atol=1e-5, rtol=0)
 
 
+@both_engines
 def test_the_order_of_ops_tells():
     """What makes the test above sharp: another order gives views that are far off."""
     pixels = noise(32, 32, 32)
@@ -198,6 +216,7 @@ def test_the_order_of_ops_tells():
 
 
 @pytest.mark.parametrize("name", ["moco_v2", "simclr"])
+@both_engines
 def test_a_rotation_stands_where_the_order_puts_it(name):
     """In moco_v2 the flip comes after the rotation, in simclr before it."""
     recipe = replace(views.recipe(name, 32), rotation_chance=0.9, rotation_angles=(30.0, 90.0, 200.0))
@@ -245,6 +264,7 @@ def test_a_recipe_prints_what_it_does():
 # Sharing, choosing, restricting parameters
 
 
+@both_engines
 def test_views_can_share_any_op():
     """A view that takes over an op's parameters does to an image what the other view does."""
     recipe = replace(views.recipe("simclr", 96), rotation_chance=0.5)
@@ -261,6 +281,7 @@ def test_views_can_share_any_op():
     assert torch.equal(views.apply_jitter(images, colours.jitter), views.apply_jitter(images, query.jitter))
 
 
+@both_engines
 def test_rows_of_parameters_make_the_rows_of_the_views():
     pixels = noise(40, 96, 96)
     params = views.draw(views.recipe("simclr", 96), 40, 96, 96, seeded())
@@ -271,6 +292,7 @@ def test_rows_of_parameters_make_the_rows_of_the_views():
         torch.testing.assert_close(views.apply(part, pixels[rows]), whole[rows], atol=NEAR, rtol=0)
 
 
+@both_engines
 def test_boxes_can_be_set_from_elsewhere():
     pixels = noise(6, 64, 64)
     params = views.draw(replace(views.recipe("moco_v2", 32), jitter_chance=0, grey_chance=0), 6, 64, 64, seeded())
@@ -284,12 +306,14 @@ def test_boxes_can_be_set_from_elsewhere():
 def test_sub_batches_change_nothing(monkeypatch):
     pixels = noise(50, 32, 32)
     params = views.draw(views.recipe("moco_v2", 32), 50, 32, 32, seeded())
-    whole = views.apply(params, pixels)
-    for values in (1, 7 * 3 * 32 * 32):
-        monkeypatch.setattr(params_module, "_VALUES_AT_ONCE_CPU", values)
-        torch.testing.assert_close(views.apply(params, pixels), whole, atol=NEAR, rtol=0)
+    with engine("torch"):
+        whole = views.apply(params, pixels)
+        for values in (1, 7 * 3 * 32 * 32):
+            monkeypatch.setattr(params_module, "_VALUES_AT_ONCE_CPU", values)
+            torch.testing.assert_close(views.apply(params, pixels), whole, atol=NEAR, rtol=0)
 
 
+@both_engines
 def test_views_are_contiguous_floats_in_0_to_1_and_leave_the_pixels_alone():
     pixels = noise(20, 48, 40)
     before = pixels.clone()
@@ -299,12 +323,14 @@ def test_views_are_contiguous_floats_in_0_to_1_and_leave_the_pixels_alone():
     assert torch.equal(pixels, before)
 
 
+@both_engines
 def test_bytes_and_floats_give_the_same_views():
     pixels = noise(20, 32, 32)
     params = views.draw(views.recipe("moco_v2", 32), 20, 32, 32, seeded())
     torch.testing.assert_close(views.apply(params, pixels / 255), views.apply(params, pixels), atol=1e-5, rtol=0)
 
 
+@both_engines
 def test_autocast_does_not_blunt_the_views():
     pixels = noise(20, 96, 96)
     params = views.draw(views.recipe("moco_v2", 96), 20, 96, 96, seeded())
@@ -313,6 +339,7 @@ def test_autocast_does_not_blunt_the_views():
     assert torch.equal(inside, views.apply(params, pixels))
 
 
+@both_engines
 def test_no_images_are_no_views():
     params = views.draw(views.recipe("moco_v2", 32), 0, 32, 32, seeded())
     assert views.apply(params, noise(0, 32, 32)).shape == (0, 3, 32, 32)
@@ -384,6 +411,7 @@ def test_a_recipe_that_makes_no_sense_is_refused(change, says):
         replace(views.recipe("moco_v2", 32), **change)
 
 
+@both_engines
 def test_other_bad_input_is_one_clear_error():
     recipe = views.recipe("moco_v2", 32)
     params = views.draw(recipe, 4, 32, 32, seeded())
@@ -405,6 +433,7 @@ def test_other_bad_input_is_one_clear_error():
 
 
 @pytest.mark.realdata
+@both_engines
 def test_views_of_real_images_are_torchvisions():
     pack = Path(os.environ.get("ONCA_DATA", Path(__file__).parents[1] / "../shared/data")) / "cifar100" / "test.npz"
     if not pack.is_file():

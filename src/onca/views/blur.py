@@ -20,9 +20,7 @@ def apply_blur(images: Tensor, sigma: Tensor, taps: int) -> Tensor:
 
     The images to be blurred are looked up on the sigmas' device: sigmas left on the CPU spare a GPU the wait.
     """
-    side = min(images.shape[2:])
-    if taps % 2 == 0 or taps // 2 >= side:
-        raise ValueError(f"a blur of {taps} taps: give an odd number below twice the image's side of {side} pixels")
+    check_taps(taps, min(images.shape[2:]))
     rows = sigma.nonzero().squeeze(1)
     if not len(rows):
         return images
@@ -30,6 +28,12 @@ def apply_blur(images: Tensor, sigma: Tensor, taps: int) -> Tensor:
     rows = rows.to(images.device, non_blocking=True)
     down, across = _spread(kernel, images.shape[2]), _spread(kernel, images.shape[3])
     return images.index_copy(0, rows, down[:, None] @ images[rows] @ across.mT[:, None])
+
+
+def check_taps(taps: int, side: int) -> None:
+    """Raises ValueError for a kernel without a middle, or too wide to reflect in an image of `side` pixels."""
+    if taps % 2 == 0 or taps // 2 >= side:
+        raise ValueError(f"a blur of {taps} taps: give an odd number below twice the image's side of {side} pixels")
 
 
 def _kernel(sigma: Tensor, taps: int) -> Tensor:

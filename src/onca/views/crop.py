@@ -78,9 +78,7 @@ def apply_crop(images: Tensor, box: Tensor, size: int, flip: Tensor | None = Non
     channels lie first, which lets the colour ops take one channel of all images as one piece.
     """
     count, channels, height, width = images.shape
-    edge = box.new_tensor([height, width])
-    if not bool(((box[:, :2] >= 0) & (box[:, 2:] > 0) & (box[:, :2] + box[:, 2:] <= edge)).all()):
-        raise ValueError(f"a crop box (top, left, height, width) reaches out of its image of {height} x {width} pixels")
+    check_boxes(box, height, width)
     box = box.to(images.device, non_blocking=True)
     top, left, tall, wide = box.unbind(1)
     down = _resample(top, tall, height, size)  # [n,size,H]
@@ -94,6 +92,13 @@ def apply_crop(images: Tensor, box: Tensor, size: int, flip: Tensor | None = Non
     for channel in range(channels):
         torch.bmm(down.to(images.dtype), half[:, channel], out=result[channel])
     return result.transpose(0, 1)
+
+
+def check_boxes(box: Tensor, height: int, width: int) -> None:
+    """Raises ValueError where one of the boxes [n, 4] reaches out of an image of height x width pixels, or is empty."""
+    edge = box.new_tensor([height, width])
+    if not bool(((box[:, :2] >= 0) & (box[:, 2:] > 0) & (box[:, :2] + box[:, 2:] <= edge)).all()):
+        raise ValueError(f"a crop box (top, left, height, width) reaches out of its image of {height} x {width} pixels")
 
 
 def _resample(start: Tensor, extent: Tensor, length: int, size: int, flip: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import native
 from .blur import apply_blur, draw_blur
 from .colour import Jitter, apply_grey, apply_jitter, draw_grey, draw_jitter
 from .crop import apply_crop, draw_crop
@@ -78,12 +79,16 @@ def apply(params: Params, pixels: Tensor) -> Tensor:
     contiguous, on the images' device.
 
     float32 also under autocast; where float32 products are allowed to be TF32 or bfloat16, crop and blur are no more
-    exact than those. A batch of another shape than the parameters were drawn for is a ValueError.
+    exact than those. On a CPU the native engine, where in use, makes them several times as fast as torch, equal up to
+    float32 rounding; it turns no images, so views with rotation are torch's. A batch of another shape than the
+    parameters were drawn for is a ValueError.
     """
     if pixels.ndim != 4 or pixels.shape[1] != 3 or len(pixels) != len(params):
         raise ValueError(f"{len(params)} views need images [{len(params)}, 3, H, W], not {list(pixels.shape)}")
     if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
         raise ValueError(f"images of {pixels.dtype} have no known scale: give uint8, or floating values in 0..1")
+    if native.serves(params, pixels):
+        return native.apply(params, pixels)
     views = torch.empty(len(params), 3, params.size, params.size, dtype=torch.float32, device=pixels.device)
     most = _VALUES_AT_ONCE_CPU if pixels.device.type == "cpu" else _VALUES_AT_ONCE_ELSEWHERE
     step = max(1, most // (3 * max(params.size**2, pixels.shape[2] * pixels.shape[3])))
