@@ -231,16 +231,30 @@ static int64_t FN(columns_of)(const uint64_t *wanted, int64_t words, const float
     return count;
 }
 
+/* The column of the index-th candidate. */
+static int64_t FN(column_at)(const uint64_t *wanted, int64_t index) {
+    int64_t w = 0, many;
+    for (; (many = __builtin_popcountll(wanted[w])) <= index; w++) index -= many;
+    uint64_t word = wanted[w];
+    for (; index; index--) word &= word - 1;
+    return w * TILE + __builtin_ctzll(word);
+}
+
 /* The place of the need-th of the `same` entries that score `score`: that of the smallest places. -1: no memory. */
 static int64_t FN(place_of)(const uint64_t *wanted, int64_t words, const float *listed, const int64_t *place, float score,
                             int64_t same, int64_t need) {
+    if (!place || same == 1) {
+        int64_t i = 0, column;
+        for (;; i++)
+            if (listed[i] == score && --need == 0) break;
+        column = FN(column_at)(wanted, i);
+        return place ? place[column] : column;
+    }
     int64_t *found = room(same, 8), last;
     if (!found) return -1;
     FN(columns_of)(wanted, words, listed, score, 1, found, NULL);
-    if (place) {
-        for (int64_t i = 0; i < same; i++) found[i] = place[found[i]];
-        if (same > 1) qsort(found, (size_t)same, sizeof *found, by_number);
-    }
+    for (int64_t i = 0; i < same; i++) found[i] = place[found[i]];
+    qsort(found, (size_t)same, sizeof *found, by_number);
     last = found[need - 1];
     free(found);
     return last;

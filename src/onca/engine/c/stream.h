@@ -48,7 +48,7 @@ typedef struct { /* what one part of the walk works with */
     float *key, *near, *high, *low, *score, *other;
     uint8_t *bytes, *packed, *row, *column;
     int32_t *product;
-    uint64_t *present, *word, *wanted;
+    uint64_t *present, *word, *wanted; /* [AHEAD, queries], word [AHEAD, edges, queries] */
     uint8_t many[GROUP];
     screen_tile tile;
     int64_t group; /* queries whose rows are multiplied at a time */
@@ -90,17 +90,18 @@ static uint64_t FN(tile_bits)(int64_t keys, int64_t tile) {
 static void FN(fetch_present)(const block *b, FN(desk) *d, int64_t first, int64_t count) {
     for (int64_t q = 0; q < b->queries; q++)
         for (int64_t t = 0; t < count; t++)
-            d->present[q * AHEAD + t] = b->bag->present ? b->bag->present[b->which[q] * b->words + first + t]
-                                                        : FN(tile_bits)(b->bag->keys, first + t);
+            d->present[t * b->queries + q] = b->bag->present ? b->bag->present[b->which[q] * b->words + first + t]
+                                                           : FN(tile_bits)(b->bag->keys, first + t);
 }
 
 static void FN(write_words)(const block *b, const FN(desk) *d, int64_t first, int64_t count) {
-    const size_t size = (size_t)count * sizeof(uint64_t);
-    for (int64_t q = 0; q < b->queries && b->wanted; q++) memcpy(b->wanted + q * b->words + first, d->wanted + q * AHEAD, size);
-    if (!b->chosen) return;
-    for (int64_t e = 0; e < b->edges; e++)
-        for (int64_t q = 0; q < b->queries; q++)
-            memcpy(b->chosen + (e * b->bag->queries + b->which[q]) * b->words + first, d->word + (e * b->queries + q) * AHEAD, size);
+    for (int64_t q = 0; q < b->queries && b->wanted; q++)
+        for (int64_t t = 0; t < count; t++) b->wanted[q * b->words + first + t] = d->wanted[t * b->queries + q];
+    for (int64_t e = 0; e < b->edges && b->chosen; e++)
+        for (int64_t q = 0; q < b->queries; q++) {
+            uint64_t *to = b->chosen + (e * b->bag->queries + b->which[q]) * b->words + first;
+            for (int64_t t = 0; t < count; t++) to[t] = d->word[(t * b->edges + e) * b->queries + q];
+        }
 }
 
 /* The tile's keys as float32, in 8 bits, and the bounds on x of every row. Whether all present keys are finite. */
@@ -122,7 +123,7 @@ static int FN(read_tile)(const block *b, FN(desk) *d, int64_t tile, int64_t slot
                         d->packed);
     if (d->tile.bad)
         for (int64_t q = 0; q < b->queries; q++)
-            if (d->present[q * AHEAD + slot] & d->tile.bad) return ONCA_NOT_FINITE;
+            if (d->present[slot * b->queries + q] & d->tile.bad) return ONCA_NOT_FINITE;
     if (b->open) return ONCA_OK;
     const float *over = b->over + part * b->edges * rows, *under = b->under + part * b->edges * rows;
     for (int64_t e = 0; e < b->edges; e++)
@@ -203,25 +204,25 @@ static int FN(tile_group)(const block *b, FN(desk) *d, int64_t tile, int64_t slo
     if (!b->open) FN(products)(&b->rows, q * views, count * views, d->packed, d->product);
     for (int64_t i = 0; i < count; i++) {
         const int32_t *product = d->product + i * views * TILE;
-        uint64_t present = d->present[(q + i) * AHEAD + slot];
+        uint64_t present = d->present[slot * b->queries + q + i];
         uint64_t wanted = b->open               ? present
                           : edges == 1 && views == 1 ? FN(classes)(b, d, q + i, product, present, 1, 1, sure)
                                                 : FN(classes)(b, d, q + i, product, present, edges, views, sure);
         for (int64_t e = 0; e < edges; e++) {
             uint64_t word = b->open ? 0 : sure[e];
-            d->word[(e * b->queries + q + i) * AHEAD + slot] = word;
+            d->word[(slot * edges + e) * b->queries + q + i] = word;
             b->above[(part * edges + e) * b->queries + q + i] += __builtin_popcountll(word);
         }
         int64_t many = __builtin_popcountll(wanted); /* 64 at most */
         FN(places)(wanted, d->column + pairs);
         memset(d->row + pairs, (int)i, TILE);
-        d->wanted[(q + i) * AHEAD + slot] = wanted;
+        d->wanted[slot * b->queries + q + i] = wanted;
         d->many[i] = (uint8_t)many;
         pairs += many;
     }
     if (!FN(score_pairs)(b, d, q, tile * TILE, pairs)) return ONCA_NOT_FINITE;
     for (int64_t i = 0, from = 0; i < count; from += d->many[i++]) {
-        if (d->many[i] && FN(settle)(b, d, q + i, from, d->many[i], d->word + (q + i) * AHEAD + slot, part)) return ONCA_NO_MEMORY;
+        if (d->many[i] && FN(settle)(b, d, q + i, from, d->many[i], d->word + slot * edges * b->queries + q + i, part)) return ONCA_NO_MEMORY;
     }
     return ONCA_OK;
 }
