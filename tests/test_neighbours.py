@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from onca import engine, search
+import onca
+from onca import search
 from onca.neighbours import neighbours
 from onca.search import Search
 
@@ -28,11 +29,11 @@ def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     """What finds the neighbours."""
     if request.param == "native":
         try:
-            chosen = engine.engine("native")
+            chosen = onca.engine("native")
         except ValueError as reason:
             pytest.skip(str(reason))
     else:
-        chosen = engine.engine("torch")
+        chosen = onca.engine("torch")
     monkeypatch.setattr(Search, "fast", torch.bfloat16 if "bf16" in request.param else torch.float32)
     with chosen:
         yield request.param
@@ -117,7 +118,7 @@ def test_any_sizes(queries: int, number: int, dim: int, share: float, leave: boo
     k = 1 + int(share * number) if seed % 2 else 1 + seed % 4
     query, keys = rows(queries, dim, seed, QUANTISED), rows(number, dim, seed + 1, QUANTISED)
     exclude = torch.randint(-1, number, (queries,), generator=torch.Generator().manual_seed(seed)) if leave else None
-    with engine.engine(name):
+    with onca.engine(name):
         is_exact(query, keys, k, exclude)
 
 
@@ -154,7 +155,7 @@ def test_a_bound_that_is_too_narrow_would_be_noticed(monkeypatch: pytest.MonkeyP
     """With half of the slack of bf16 still nothing is lost on these numbers; without any, rows are."""
     monkeypatch.setattr(Search, "fast", torch.bfloat16)
     query, keys = rows(200, 40, 0), rows(MANY, 40, 1)
-    with engine.engine("torch"):
+    with onca.engine("torch"):
         right = neighbours(query, keys, 8).row
         monkeypatch.setattr(search, "slack_of", lambda dim, fast: 0.0)
         assert not torch.equal(neighbours(query, keys, 8).row, right)
@@ -250,12 +251,12 @@ def test_memory_is_that_of_some_rows_and_not_of_all(served: str) -> None:
     program = f"""
 import resource, sys, torch
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from onca import engine
+import onca
 from onca.neighbours import neighbours
 from test_neighbours import rows
 torch.set_num_threads(1)
 held = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-with engine.engine({served!r}):
+with onca.engine({served!r}):
     for queries, k, kind in (3000, 5, "normal"), (400, 3000, "normal"), (400, 5, "crowded"):
         query, keys = rows(queries, 8, 0, kind), rows(100_000, 8, 1, kind)
         before = held()

@@ -5,6 +5,7 @@ from onca.bag import Bag
 from onca.bank import Bank
 from onca.difficulty import Difficulty, cosine, external, label_distance, random, support_max, support_mean
 from onca.drop_in import Contrast, contrast
+from onca.engine import engine
 from onca.identity import given, near_duplicate, reached, same_class, same_image
 from onca.lasting import Lasting, lasting
 from onca.link import Link, Slice
@@ -28,6 +29,7 @@ from onca.methods import (
     ring,
     with_positives,
 )
+from onca.neighbours import Neighbours, neighbours
 from onca.objectives import Method, Objective, debiased, infonce, mass, supcon, triplet
 from onca.part import Part, read
 from onca.pool import Pool, pool
@@ -45,6 +47,7 @@ __all__ = [
     "Lasting",
     "Link",
     "Method",
+    "Neighbours",
     "Objective",
     "Part",
     "Pool",
@@ -70,6 +73,7 @@ __all__ = [
     "debiased",
     "drop",
     "easiest",
+    "engine",
     "exponential_decay",
     "external",
     "farthest",
@@ -93,6 +97,7 @@ __all__ = [
     "nce",
     "near_duplicate",
     "nearest",
+    "neighbours",
     "own_views",
     "pool",
     "ramp",

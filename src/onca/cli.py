@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from onca import cli_data
-from onca import engine as engines
-from onca import explain as explained
 from onca import train as training
+from onca.engine import engine as use
+from onca.explain import table
 from onca.part import nearest
 from onca.train import Run
 
@@ -188,8 +188,8 @@ def explain(
         engine: what is asked to serve.
         epoch: at which schedules are looked at.
     """
-    with engines.engine(engine):
-        print(explained.table(method, epoch))
+    with use(engine):
+        print(table(method, epoch))
     return 0
 
 

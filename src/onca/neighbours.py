@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from onca import engine
-from onca.engine import NotFinite, View
+from onca.engine import NotFinite, View, chosen
 from onca.search import Search, inverse, lengths
 
 
@@ -55,7 +54,7 @@ def neighbours(
 
 def _nearest(query: Tensor, keys: Tensor, k: int, normalize: bool) -> Neighbours:
     """k from 0 to N."""
-    kernels = engine.chosen(query, keys)[0]
+    kernels = chosen(query, keys)[0]
     if kernels is None or not (k and len(query)):
         return Neighbours(*Search.prepared(query, keys, k, normalize).run())
     factors = (inverse(lengths("query", query)), inverse(lengths("keys", keys))) if normalize else (None, None)
