@@ -95,8 +95,11 @@ def test_torch_serves_what_no_engine_knows() -> None:
 
 def test_the_native_engine_is_there_wherever_a_compiler_is() -> None:
     """Other tests pass it over where it is not: none may do so here for a stale or a broken object."""
-    if build.compiler():
-        assert in_use().startswith("native ("), in_use()
+    try:
+        build.compiler()
+    except build.NotBuilt as reason:
+        pytest.skip(str(reason))
+    assert in_use().startswith("native ("), in_use()
 
 
 def test_engines_are_named_and_restored() -> None:

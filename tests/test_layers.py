@@ -11,10 +11,10 @@ SOURCE = Path(__file__).parent.parent / "src" / "onca"
 
 # The order of docs/design.md. A name with a slash is a package, whose files may import each other.
 LAYERS = (
-    *("part", "schedule", "engine/", "sliced", "search", "neighbours", "link", "predicate", "shared", "sums", "bag"),
-    *("pool", "difficulty", "select", "identity", "rules", "objectives", "method", "methods/", "memory", "lasting"),
-    *("bank", "drop_in", "explain", "encoders/", "views/", "data/", "hosts/", "evaluate/", "train/", "study/"),
-    *("report/", "cli_data", "cli", "__main__"),
+    *("part", "schedule", "engine/", "sliced", "search", "neighbours", "mix", "link", "predicate", "ranking", "shared"),
+    *("sums", "bag", "pool", "difficulty", "selector", "select", "identity", "rules", "objectives", "method"),
+    *("methods/", "memory", "lasting", "bank", "drop_in", "explain", "encoders/", "views/", "data/", "hosts/"),
+    *("evaluate/", "train/", "study/", "report/", "cli_data", "cli", "__main__"),
 )
 
 

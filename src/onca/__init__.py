@@ -35,7 +35,8 @@ from onca.part import Part, read
 from onca.pool import Pool, pool
 from onca.rules import Rule, add, attract, drop, harden, keep
 from onca.schedule import Schedule, adaptive, after, cosine_decay, exponential_decay, gaussian_ramp, ramp, staircase
-from onca.select import Selector, above, easiest, farthest, hardest, nearest, sample, semihard, window
+from onca.select import above, easiest, farthest, hardest, nearest, sample, semihard, window
+from onca.selector import Selector
 
 __version__ = "0.1.0"
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from onca import sliced
 from onca.engine import note
-from onca.link import Link, Mix, Score, Slice, Test
-from onca.predicate import KnownScore, Threshold, cosine_score
+from onca.link import Link, Score, Slice, Test
+from onca.mix import Mix
+from onca.ranking import KnownScore, Threshold, cosine_score
 from onca.shared import divide, whole
 from onca.sums import log_sum_exp
 

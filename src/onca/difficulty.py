@@ -12,7 +12,7 @@ from torch import Tensor
 from onca.link import Slice
 from onca.part import Part, bare
 from onca.pool import Pool
-from onca.predicate import SupportScore, cosine_score
+from onca.ranking import SupportScore, cosine_score
 
 
 class Difficulty(Part):

@@ -15,7 +15,8 @@ from onca.part import bare
 from onca.pool import Pool
 from onca.predicate import Both, Equal, Given, Listed, Not
 from onca.schedule import Number
-from onca.select import Selector, check_count, count_at
+from onca.select import check_count, count_at
+from onca.selector import Selector
 
 
 class _SameClass(Selector):

@@ -15,7 +15,7 @@ from onca.memory import Memory, Queue
 from onca.part import require
 from onca.pool import Pool
 from onca.schedule import check_number
-from onca.select import Selector
+from onca.selector import Selector
 
 
 class Lasting(Queue):

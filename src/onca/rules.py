@@ -14,7 +14,7 @@ from onca.part import Part, require
 from onca.pool import Pool
 from onca.predicate import Both, Not
 from onca.schedule import Number, check_number
-from onca.select import Selector
+from onca.selector import Selector
 
 
 class Rule(Part):

@@ -12,7 +12,8 @@ from torch import Tensor
 from onca.engine import Kernels, View, chosen, note
 from onca.engine.kernels import pack
 from onca.link import Link
-from onca.predicate import Chosen, KnownScore, Threshold, bits_of
+from onca.predicate import bits_of
+from onca.ranking import Chosen, KnownScore, Threshold
 
 if TYPE_CHECKING:
     from onca.bag import Bag

@@ -9,7 +9,8 @@ import torch
 import onca
 from onca.difficulty import Difficulty, support_max, support_mean
 from onca.methods.fnc import cancel, fnc
-from onca.select import Selector, above, nearest
+from onca.select import above, nearest
+from onca.selector import Selector
 
 Tensor = torch.Tensor
 PRECISIONS = [torch.float64, torch.float32]

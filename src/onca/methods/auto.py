@@ -12,10 +12,11 @@ from onca.bag import Bag
 from onca.link import Test
 from onca.part import Shorthand
 from onca.pool import Pool
-from onca.predicate import Above, Both
+from onca.predicate import Both
+from onca.ranking import Above
 from onca.rules import Rule, drop
 from onca.schedule import Number, Schedule, check_number
-from onca.select import Selector
+from onca.selector import Selector
 
 TAIL = math.erfc(math.sqrt(0.5)) / 2  # of a normal distribution, one deviation or more above its mean
 MOST = 0.5  # never is more than half of the entries chosen, so that something is left to learn from

@@ -17,7 +17,8 @@ from onca.part import Part, Shorthand, require
 from onca.pool import Pool
 from onca.rules import Rule, attract, drop
 from onca.schedule import Number, check_number
-from onca.select import Selector, above, check_count, nearest
+from onca.select import above, check_count, nearest
+from onca.selector import Selector
 
 
 class _Detection(Shorthand):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from onca.part import require
 from onca.pool import Pool
 from onca.rules import Rule
-from onca.select import Selector
+from onca.selector import Selector
 
 
 @dataclass(frozen=True, eq=False, repr=False)
