@@ -60,7 +60,7 @@ static float FN(next_from)(const float *x, int64_t count, float bound) {
         FN(ivec) in = y >= bound;
         best = FN(top)(best, (FN(vec))(((FN(ivec))-y & in) | ((FN(ivec))none & ~in)));
     }
-    for (int l = 0; l < LANES; l++) found = best[l] > found ? best[l] : found;
+    if (even) found = FN(top_of)(best);
     for (int64_t i = even; i < count; i++) found = x[i] >= bound && -x[i] > found ? -x[i] : found;
     return -found;
 }
@@ -70,7 +70,7 @@ static float FN(largest)(const float *x, int64_t count) {
     const int64_t even = count / LANES * LANES;
     float found = -INFINITY;
     for (int64_t i = 0; i < even; i += LANES) best = FN(top)(best, FN(take)(x + i));
-    for (int l = 0; l < LANES; l++) found = best[l] > found ? best[l] : found;
+    if (even) found = FN(top_of)(best);
     for (int64_t i = even; i < count; i++) found = x[i] > found ? x[i] : found;
     return found;
 }
@@ -134,17 +134,15 @@ static int FN(find_mean)(const onca_bag *bag, int64_t padded, key_sample *s) {
     memset(s->mean, 0, (size_t)padded * 4);
     for (int64_t i = 0; i < many; i++) {
         int64_t j = bag->keys * i / many;
-        float factor = bag->key_factor ? bag->key_factor[j] : 1, length, largest;
-        int finite;
+        float factor = bag->key_factor ? bag->key_factor[j] : 1;
         FN(widen_keys)(bag, j, 1, row, padded);
-        largest = FN(extent)(row, padded, &length, &finite);
-        if (!finite || !in_range(factor) || !in_range(largest)) continue;
+        FN(extents) size = FN(extent)(row, 1, NULL, padded, NULL);
+        if (!size.finite || !in_range(factor) || !in_range(size.raw)) continue;
         used++;
         for (int64_t d = 0; d < padded; d++) s->mean[d] += row[d] * factor;
     }
     for (int64_t d = 0; d < padded && used; d++) s->mean[d] /= (float)used;
-    int finite;
-    FN(extent)(s->mean, padded, &s->mean_length, &finite);
+    s->mean_length = FN(extent)(s->mean, 1, NULL, padded, NULL).length;
     if (!(s->mean_length <= LITTLE + MUCH * MUCH)) memset(s->mean, 0, (size_t)padded * 4), s->mean_length = 0;
     free(row);
     return ONCA_OK;

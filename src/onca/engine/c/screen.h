@@ -54,31 +54,40 @@ static float FN(quantised)(const float *from, int64_t padded, float largest, flo
     return scale;
 }
 
-/* The largest magnitude of a row, its length and (nan and inf included) whether it is finite. */
-static float FN(extent)(const float *row, int64_t padded, float *length, int *finite) {
-    FN(vec) squares[PARTS] = {{0}}, largest = {0};
-    float most_of = 0;
-    for (int64_t d = 0; d < padded; d += LANES) {
-        FN(vec) x = FN(take)(row + d);
-        squares[d / LANES % PARTS] = FN(mad)(x, x, squares[d / LANES % PARTS]);
-        largest = FN(top)(FN(top)(x, -x), largest);
-    }
-    for (int l = 0; l < LANES; l++) most_of = largest[l] > most_of ? largest[l] : most_of;
-    *length = sqrtf(FN(sum_parts)(squares));
-    *finite = 1;
-    if (!(*length <= FLT_MAX)) /* or it is only too large to be squared */
-        for (int64_t d = 0; d < padded; d++) *finite &= fabsf(row[d]) <= FLT_MAX;
-    return most_of;
+static int FN(all_finite)(const float *row, int64_t padded) {
+    int finite = 1;
+    for (int64_t d = 0; d < padded; d++) finite &= fabsf(row[d]) <= FLT_MAX;
+    return finite;
+}
+
+typedef struct {
+    float raw, largest, length; /* largest magnitudes of a row as it is and of what it has beside the mean; length of that */
+    int finite;
+} FN(extents);
+
+/* near = row * times - mean (NULL: 0), and how large both are. near may be NULL. */
+static inline FN(extents) FN(extent)(const float *row, float times, const float *mean, int64_t padded, float *near) {
+    FN(vec) squares[PARTS] = {{0}}, raw = {0}, largest = {0};
+    for (int64_t d = 0; d < padded; d += 16)
+        for (int i = 0; i < PARTS; i++) {
+            FN(vec) x = FN(take)(row + d + i * LANES), y = mean ? FN(mad)(x, FN(all)(times), -FN(take)(mean + d + i * LANES)) : x;
+            if (near) memcpy(near + d + i * LANES, &y, sizeof y);
+            squares[i] = FN(mad)(y, y, squares[i]);
+            raw = FN(top)(FN(top)(x, -x), raw);
+            largest = FN(top)(FN(top)(y, -y), largest);
+        }
+    FN(extents) found = {FN(top_of)(raw), FN(top_of)(largest), sqrtf(FN(sum_parts)(squares)), 1};
+    if (!(found.length <= FLT_MAX)) found.finite = FN(all_finite)(row, padded); /* or it is only too large to be squared */
+    return found;
 }
 
 /* Query row r in 8 bits. mean: [padded]. Whether it is finite. */
 static int FN(screen_row)(const screen_rows *rows, int64_t r, float factor, const float *mean) {
     const float *exact = rows->exact + r * rows->padded;
     int8_t *small = rows->small + r * rows->bytes;
-    float length, rest = 0, largest;
-    int finite;
-    largest = FN(extent)(exact, rows->padded, &length, &finite);
-    if (!finite || !(fabsf(factor) <= FLT_MAX)) return 0;
+    FN(extents) size = FN(extent)(exact, 1, NULL, rows->padded, NULL);
+    float rest = 0, largest = size.largest;
+    if (!size.finite || !(fabsf(factor) <= FLT_MAX)) return 0;
     memset(small, 0, (size_t)rows->bytes);
     rows->start[r] = 0;
     rows->step[r] = 1;
@@ -150,22 +159,17 @@ static void FN(screen_keys)(const float *key, const float *factor, int64_t count
             continue;
         }
         const float *row = key + j * padded, times = factor ? factor[j] : 1;
-        float length, norm, rest = 0;
-        int finite, ignored;
-        float raw = FN(extent)(row, padded, &length, &finite);
+        FN(extents) size = FN(extent)(row, times, mean, padded, near);
+        float norm = size.length, rest = 0;
         memset(to + padded, 128, (size_t)(bytes - padded));
-        if (!finite || !(fabsf(times) <= FLT_MAX)) {
+        if (!size.finite || !(fabsf(times) <= FLT_MAX)) {
             tile->bad |= (uint64_t)1 << j;
             continue;
         }
-        for (int64_t d = 0; d < padded; d += LANES) {
-            FN(vec) y = FN(mad)(FN(take)(row + d), FN(all)(times), -FN(take)(mean + d));
-            memcpy(near + d, &y, sizeof y);
-        }
-        float largest = FN(extent)(near, padded, &norm, &ignored);
-        if (raw != 0 && times != 0 && !(in_range(raw) && in_range(times))) norm = INFINITY;
-        else if (largest > 1e-15f && norm <= FLT_MAX) tile->scale[j] = FN(quantised)(near, padded, largest, 128, to, &rest);
-        else rest = norm = fmaxf(norm, largest * sqrtf((float)padded)); /* too little to be squared: it is all rest */
+        if (size.raw != 0 && times != 0 && !(in_range(size.raw) && in_range(times))) norm = INFINITY;
+        else if (size.largest > 1e-15f && norm <= FLT_MAX)
+            tile->scale[j] = FN(quantised)(near, padded, size.largest, 128, to, &rest);
+        else rest = norm = fmaxf(norm, size.largest * sqrtf((float)padded)); /* too little to be squared: it is all rest */
         rest = (rest + slack * (norm + 2 * mean_length)) * (1 + slack);
         if (norm * (1 + slack) > tile->norm) tile->norm = norm * (1 + slack);
         if (rest > tile->rest) tile->rest = rest;

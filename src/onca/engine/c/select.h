@@ -103,12 +103,12 @@ static int FN(read_queries)(void *given, int64_t from, int64_t to, int part) {
     for (int64_t q = from; q < to; q++)
         for (int64_t v = 0; v < bag->views; v++) {
             int64_t r = q * bag->views + v, of = b->which[q] * bag->views + v;
-            float factor = bag->query_factor ? bag->query_factor[of] : 1, length;
+            float factor = bag->query_factor ? bag->query_factor[of] : 1;
             int finite;
             FN(widen)(ONCA_FLOAT32, bag->query + of * bag->dim, bag->dim, b->rows.exact + r * b->rows.padded, b->rows.padded);
             if (b->factor) b->factor[r] = factor;
             if (b->open) {
-                FN(extent)(b->rows.exact + r * b->rows.padded, b->rows.padded, &length, &finite);
+                finite = FN(extent)(b->rows.exact + r * b->rows.padded, 1, NULL, b->rows.padded, NULL).finite;
                 finite &= fabsf(factor) <= FLT_MAX;
             } else
                 finite = FN(screen_row)(&b->rows, r, factor, b->mean);

@@ -113,10 +113,8 @@ static int FN(read_tile)(const block *b, FN(desk) *d, int64_t tile, int64_t slot
     if (b->open) {
         d->tile.bad = 0;
         for (int64_t j = 0; j < count; j++) {
-            float length;
-            int finite;
-            FN(extent)(d->key + j * b->rows.padded, b->rows.padded, &length, &finite);
-            if (!finite || (factor && !(fabsf(factor[j]) <= FLT_MAX))) d->tile.bad |= (uint64_t)1 << j;
+            FN(extents) size = FN(extent)(d->key + j * b->rows.padded, 1, NULL, b->rows.padded, NULL);
+            if (!size.finite || (factor && !(fabsf(factor[j]) <= FLT_MAX))) d->tile.bad |= (uint64_t)1 << j;
         }
     } else
         FN(screen_keys)(d->key, factor, count, b->rows.padded, b->rows.bytes, b->mean, b->mean_length, d->near, d->bytes, &d->tile,
@@ -196,34 +194,53 @@ static int FN(settle)(const block *b, FN(desk) *d, int64_t q, int64_t from, int6
     return status;
 }
 
+/* The candidates of a group of queries in a tile, listed in d->row and d->column: their number. */
+static inline int64_t FN(list_pairs)(const block *b, FN(desk) *d, int64_t slot, int64_t q, int64_t count, int64_t edges,
+                                     int64_t views, int64_t *above) {
+    const int64_t queries = b->queries;
+    const int open = b->open;
+    const uint64_t *present = d->present + slot * queries + q;
+    uint64_t *wanted = d->wanted + slot * queries + q, *word = d->word + slot * edges * queries + q, sure[edges];
+    uint8_t *row = d->row, *column = d->column;
+    int64_t pairs = 0;
+    for (int64_t i = 0; i < count; i++) {
+        memset(sure, 0, sizeof sure);
+        uint64_t bits = present[i];
+        if (!open) bits = FN(classes)(b, d, q + i, d->product + i * views * TILE, bits, edges, views, sure);
+        for (int64_t e = 0; e < edges; e++) {
+            word[e * queries + i] = sure[e];
+            above[e * queries + q + i] += __builtin_popcountll(sure[e]);
+        }
+        wanted[i] = bits;
+        d->many[i] = (uint8_t)__builtin_popcountll(bits);
+        if (!bits) continue;
+        FN(places)(bits, column + pairs);
+        memset(row + pairs, (int)i, TILE);
+        pairs += d->many[i];
+    }
+    return pairs;
+}
+
+/* Asks for some keys of the tile after this one, so that they come while this one is multiplied. */
+static void FN(ask_for_keys)(const onca_bag *bag, int64_t first, int64_t count) {
+    const int64_t size = bag->key_type == ONCA_FLOAT32 ? 4 : 2;
+    for (int64_t j = first; j < least(first + count, bag->keys); j++)
+        for (int64_t at = 0; at < bag->dim * size; at += 64)
+            __builtin_prefetch((const char *)bag->key + j * bag->key_stride * size + at, 0, 2);
+}
+
 /* A group of queries against a tile. */
 static int FN(tile_group)(const block *b, FN(desk) *d, int64_t tile, int64_t slot, int64_t q, int64_t count, int part) {
     const int64_t views = b->bag->views, edges = b->edges;
-    uint64_t sure[edges];
-    int64_t pairs = 0;
+    int64_t *above = b->above + part * edges * b->queries;
+    uint64_t *word = d->word + slot * edges * b->queries + q;
     if (!b->open) FN(products)(&b->rows, q * views, count * views, d->packed, d->product);
-    for (int64_t i = 0; i < count; i++) {
-        const int32_t *product = d->product + i * views * TILE;
-        uint64_t present = d->present[slot * b->queries + q + i];
-        uint64_t wanted = b->open               ? present
-                          : edges == 1 && views == 1 ? FN(classes)(b, d, q + i, product, present, 1, 1, sure)
-                                                : FN(classes)(b, d, q + i, product, present, edges, views, sure);
-        for (int64_t e = 0; e < edges; e++) {
-            uint64_t word = b->open ? 0 : sure[e];
-            d->word[(slot * edges + e) * b->queries + q + i] = word;
-            b->above[(part * edges + e) * b->queries + q + i] += __builtin_popcountll(word);
-        }
-        int64_t many = __builtin_popcountll(wanted); /* 64 at most */
-        FN(places)(wanted, d->column + pairs);
-        memset(d->row + pairs, (int)i, TILE);
-        d->wanted[slot * b->queries + q + i] = wanted;
-        d->many[i] = (uint8_t)many;
-        pairs += many;
-    }
+    int64_t pairs = edges == 1 && views == 1 ? FN(list_pairs)(b, d, slot, q, count, 1, 1, above)
+                                             : FN(list_pairs)(b, d, slot, q, count, edges, views, above);
+    if (pairs == 0) return ONCA_OK;
     if (!FN(score_pairs)(b, d, q, tile * TILE, pairs)) return ONCA_NOT_FINITE;
-    for (int64_t i = 0, from = 0; i < count; from += d->many[i++]) {
-        if (d->many[i] && FN(settle)(b, d, q + i, from, d->many[i], d->word + slot * edges * b->queries + q + i, part)) return ONCA_NO_MEMORY;
-    }
+    for (int64_t i = 0, from = 0; i < count; from += d->many[i++])
+        if (d->many[i] && FN(settle)(b, d, q + i, from, d->many[i], word + i, part)) return ONCA_NO_MEMORY;
     return ONCA_OK;
 }
 
@@ -233,14 +250,17 @@ static int FN(stream)(void *given, int64_t from, int64_t to, int part) {
     FN(desk) d;
     int status = FN(lay)(&d, b);
     if (status) return status;
+    const int64_t groups = (b->queries + d.group - 1) / d.group, share = (TILE + groups - 1) / groups;
     FN(tiles_ready)();
     for (int64_t first = from; first < to && !status; first += AHEAD) {
         int64_t count = least(AHEAD, to - first);
         FN(fetch_present)(b, &d, first, count);
         for (int64_t t = 0; t < count && !status; t++) {
             status = FN(read_tile)(b, &d, first + t, t, part);
-            for (int64_t q = 0; q < b->queries && !status; q += d.group)
+            for (int64_t q = 0, at = 0; q < b->queries && !status; q += d.group, at += share) {
+                if (at < TILE) FN(ask_for_keys)(b->bag, (first + t + 1) * TILE + at, share);
                 status = FN(tile_group)(b, &d, first + t, t, q, least(d.group, b->queries - q), part);
+            }
         }
         FN(write_words)(b, &d, first, count);
     }

@@ -84,6 +84,17 @@ static inline FN(vec) FN(top)(FN(vec) x, FN(vec) y) {
 #endif
 }
 
+/* The largest lane. */
+static inline float FN(top_of)(FN(vec) x) {
+#if WIDTH == 512
+    return _mm512_reduce_max_ps((__m512)x);
+#else
+    float found = x[0];
+    for (int l = 1; l < LANES; l++) found = x[l] > found ? x[l] : found;
+    return found;
+#endif
+}
+
 /* The sum of FN(sum) for 16 lanes that are PARTS vectors. */
 static inline float FN(sum_parts)(const FN(vec) *x) {
     v16 whole;
