@@ -205,7 +205,12 @@ static float FN(bound_at)(const block *b, int64_t q, const float *value, const i
     if (rank < 1) return INFINITY;
     if (rank > count) return -INFINITY;
     float wanted = FN(ranked)(value, count, rank, loose, spare);
-    for (int64_t i = 0; i < count; i++)
+    int64_t i = 0;
+    for (int32_t some = 0; i + 64 <= count; i += 64) { /* in strides as far as there is none */
+        for (int l = 0; l < 64; l++) some |= value[i + l] == wanted;
+        if (some) break;
+    }
+    for (; i < count; i++)
         if (value[i] == wanted) return FN(one_score)(b, q, s->column[of ? of[i] : i], key);
     return -INFINITY; /* nan among the values: nothing is known */
 }

@@ -25,8 +25,11 @@ static inline v16 FN(sum_16)(const v16 *x) {
 }
 
 /* Products of four pairs at once: their chains of additions overlap. */
-static inline void FN(dot_4)(const float *const *x, const float *const *y, int64_t padded, v16 *to) {
-    const float *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3], *y0 = y[0], *y1 = y[1], *y2 = y[2], *y3 = y[3];
+static inline void FN(dot_4)(const float *query, int64_t step, const float *key, int64_t padded, const uint8_t *row,
+                             const uint8_t *column, v16 *to) {
+    const float *x0 = query + row[0] * step, *x1 = query + row[1] * step, *x2 = query + row[2] * step, *x3 = query + row[3] * step;
+    const float *y0 = key + column[0] * padded, *y1 = key + column[1] * padded;
+    const float *y2 = key + column[2] * padded, *y3 = key + column[3] * padded;
     FN(vec) total[4][PARTS] = {{{0}}};
     for (int64_t d = 0; d < padded; d += 16)
         for (int i = 0; i < PARTS; i++) {
@@ -67,12 +70,12 @@ static void FN(pair_scores)(const float *query, int64_t step, const float *key, 
     memset(row + count, count ? row[count - 1] : 0, 16);
     memset(column + count, count ? column[count - 1] : 0, 16);
     for (int64_t i = 0; i < count; i += 16) {
-        const float *x[16], *y[16];
-        for (int l = 0; l < 16; l++) x[l] = query + row[i + l] * step, y[l] = key + column[i + l] * padded;
-        if (row[i] == row[i + 15])
-            for (int l = 0; l < 16; l += 8) FN(dot_row_8)(x[0], y + l, padded, total + l);
-        else
-            for (int l = 0; l < 16; l += 4) FN(dot_4)(x + l, y + l, padded, total + l);
+        if (row[i] == row[i + 15]) {
+            const float *keys[16];
+            for (int l = 0; l < 16; l++) keys[l] = key + column[i + l] * padded;
+            for (int l = 0; l < 16; l += 8) FN(dot_row_8)(query + row[i] * step, keys + l, padded, total + l);
+        } else
+            for (int l = 0; l < 16; l += 4) FN(dot_4)(query, step, key, padded, row + i + l, column + i + l, total + l);
         FN(store)(score + i, FN(sum_16)(total));
     }
     if (factor)
