@@ -17,13 +17,19 @@ from onca.engine.kernels import NotFinite, Selected, View, pack, unpack
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not installed (torch brings it on Linux with CUDA)", allow_module_level=True)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-with pytest.MonkeyPatch.context() as patch:  # read when the kernels are imported, and not to be met by other tests
-    patch.setenv("TRITON_INTERPRET", "0" if DEVICE == "cuda" else "1")
+INTERPRET = ("TRITON_INTERPRET", "0" if DEVICE == "cuda" else "1")
+with pytest.MonkeyPatch.context() as patch:  # read when kernels are imported, and when they run
+    patch.setenv(*INTERPRET)
     from onca.engine.gpu import plan, selection
     from onca.engine.gpu.engine import Triton
 
 BATCH, KEYS, DIM = 5, 150, 20
 ENGINE = Triton(sample=48)  # of 150 keys: sample and stream are two things
+
+
+@pytest.fixture(autouse=True)
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(*INTERPRET)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -293,3 +299,43 @@ def test_where_triton_is_missing_the_package_says_so() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "the Triton engine cannot run: Triton is not installed"
+
+
+COMPILE = """
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+class Hopper:
+    get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
+    get_current_device = staticmethod(lambda: 0)
+    get_current_stream = staticmethod(lambda device: 0)
+
+def compiled(self, *args, grid, warmup, **options):
+    made = run(self, *args, grid=grid, warmup=True, **options)
+    print(self.__name__, made.metadata.shared, "wgmma" in made.asm["ptx"])
+
+run, JITFunction.run = JITFunction.run, compiled
+driver.set_active(Hopper())
+from onca.engine.gpu import plan
+from onca.engine.gpu.engine import Triton
+from onca.engine.kernels import View
+plan.splits = lambda view: 8
+view = View(torch.ones(1024, 128).bfloat16(), torch.ones(640, 128).bfloat16())
+Triton().select(view, torch.ones(1024, 1, dtype=torch.long))
+Triton().spread(view, 5.0, torch.zeros(1024), torch.ones(1024), True, True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton's wheels bring the assembler for Linux alone")
+def test_kernels_compile_for_hopper_and_fit_its_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the interpreter does not see: types, layouts, sizes. Needs no GPU: nothing is run."""
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    kernels = {name: (int(shared), tensor) for name, shared, tensor in map(str.split, done.stdout.splitlines())}
+    scoring = {f"{name}_kernel" for name in ("sample", "stream", "rescue", "sums", "back")}
+    assert {name for name, (_, tensor) in kernels.items() if tensor == "True"} == scoring
+    assert kernels.keys() == scoring | {"bracket_kernel", "finish_kernel", "merge_kernel"}
+    assert all(shared <= 227 << 10 for shared, _ in kernels.values())

@@ -41,6 +41,8 @@ class Triton:
             return "queries and keys are on different devices"
         if query.device.type != ("cpu" if plan.INTERPRETED else "cuda"):
             return f"tensors are on {query.device.type}"
+        if query.is_cuda and query.device.index != torch.cuda.current_device():
+            return f"tensors are on {query.device}, which is not the current device"
         if query.dtype not in types or keys.dtype not in types:
             return f"queries are {query.dtype} and keys {keys.dtype}: float32, bfloat16 and float16 are served"
         if keys.shape[-1] > MOST:
