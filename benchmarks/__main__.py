@@ -31,10 +31,8 @@ def main() -> None:
         asked.json.write_text(json.dumps({"tables": tables}, indent=1) + "\n", encoding="utf-8")
     failed = [line for table in tables for line in failures(table)]
     rows = sum(len(table["rows"]) for table in tables)
-    print(
-        f"{rows} rows in {sum(table['seconds'] for table in tables):.0f} s; {len(failed)} failed" + ":" * bool(failed)
-    )
-    print("\n".join(f"  {line}" for line in failed))
+    spent = sum(table["seconds"] for table in tables)
+    print("\n  ".join([f"{rows} rows in {spent:.0f} s, {len(failed)} failed", *failed]))
     raise SystemExit(int(bool(failed)))
 
 
