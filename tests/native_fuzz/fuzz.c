@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 #include "faults.h"
+#include "views.h"
 
 static onca_bag bag;
 
@@ -254,6 +255,34 @@ static void check_poison(void) {
     CHECK(neared == ONCA_NOT_FINITE || (!looked && neared == ONCA_OK), "nearest: status %d where %g is", neared, bad);
 }
 
+/* Views of images: all that is written is a number, and nothing else is touched. */
+static void check_views(void) {
+    onca_view_job job = {.count = below(4), .height = 1 + below(40), .width = 1 + below(40), .size = 1 + below(40), .threads = 2};
+    int64_t pixels = job.count * 3 * job.height * job.width, *crop = room(job.count * 4, 8), chosen = below(7);
+    uint8_t *bytes = room(pixels, 1), *flag = room(job.count, 1);
+    float *floats = room(pixels, 4), *blur = room(job.count, 4), *view = room(job.count * 3 * job.size * job.size, 4);
+    int32_t *step = room(chosen, 4);
+    for (int64_t i = 0; i < pixels; i++) bytes[i] = below(256), floats[i] = chance(0.5) ? below(2) : uniform(0, 1);
+    for (int64_t i = 0; i < job.count; i++) {
+        crop[4 * i + 2] = 1 + below(job.height), crop[4 * i + 3] = 1 + below(job.width);
+        crop[4 * i] = below(job.height - crop[4 * i + 2] + 1), crop[4 * i + 1] = below(job.width - crop[4 * i + 3] + 1);
+        flag[i] = chance(0.5), blur[i] = chance(0.3) ? 0 : uniform(0.05, 3);
+    }
+    for (int f = 0; f < 4; f++) {
+        float *factor = room(job.count, 4);
+        for (int64_t i = 0; i < job.count; i++) factor[i] = f == 3 ? uniform(-0.5, 0.5) : uniform(0, 3);
+        job.factor[f] = factor;
+    }
+    for (int64_t i = 0; i < chosen; i++) step[i] = below(6);
+    job.bytes = chance(0.5) ? bytes : NULL, job.floats = floats, job.crop = crop, job.blur = blur, job.view = view;
+    job.flip = chance(0.5) ? flag : NULL, job.grey = flag; /* asked where a step says so */
+    job.taps = 1 + 2 * below(job.size), job.steps = chosen, job.step = step;
+    check_status("views", onca_views(&job));
+    for (int64_t i = 0; i < job.count * 3 * job.size * job.size; i++)
+        CHECK(view[i] >= -1e-5f && view[i] <= 1.00001f, "views: %lld: %.9g (%lld x %lld to %lld, %lld taps)", (long long)i, view[i],
+              (long long)job.height, (long long)job.width, (long long)job.size, (long long)job.taps);
+}
+
 /* The n-th allocation of a call fails, for each n: the call says so, and reads and writes nothing that it should not. */
 #define STARVED(what, call) do { \
     for (int64_t n = 0, tripped = 1; tripped && n < 64; n++) { \
@@ -290,7 +319,7 @@ static void check_case(const char *const *levels, int usable) {
     bag = draw_bag();
     no_threads = chance(0.05);
     float *score = check_scores(levels, &wild), most = 0;
-    check_bits();
+    check_bits(), check_views();
     if (!wild) check_select(score), check_above(score), check_nearest(score);
     for (int64_t i = 0; i < bag.queries * bag.keys; i++) most = fmaxf(most, fabsf(score[i]));
     int tame = !wild && !far && bag.views == 1 && most < 1e8f && (most > 1e-8f || most == 0);
