@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from onca.engine.kernels import NotFinite, Selected, Spread, View, pack, unpack
+from onca.engine.kernels import Hinged, NotFinite, Selected, Spread, View, pack, unpack
 
 
 class Dense:
@@ -81,6 +81,19 @@ class Dense:
             (share * self._scores(view)).sum(1).float() if toward else None,
             (slope.T @ view.query.double()).float() if back else None,
             by_factor.float() if back else None,
+        )
+
+    def hinge(self, view: View, offset: Tensor, slopes: bool) -> Hinged:
+        score = self._scores(view)
+        above = (score + offset.double()[:, None] > 0) & self._there(view)
+        of_keys = torch.ones(view.shape[1]) if view.key_factor is None else view.key_factor
+        of_query = torch.ones(view.shape[0]) if view.query_factor is None else view.query_factor
+        toward = (above * of_query.double()[:, None] * of_keys.double()) @ view.keys.double()
+        return Hinged(
+            ((score + offset.double()[:, None]) * above).sum(1).float(),
+            above.sum(1),
+            toward.float() if slopes else None,
+            (score * above).sum(1).float() if slopes else None,
         )
 
     def equal(self, mine: Tensor, theirs: Tensor) -> Tensor:

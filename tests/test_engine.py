@@ -68,7 +68,8 @@ def test_a_window_is_served_whole(engine: str) -> None:
         "infonce", "chain(keep(window(40, 60)), infonce)", "chain(drop(hardest(1)), infonce)",
         "chain(drop(same_class), infonce)", "hcl()", "debiased(0.1)", "chain(ring(), infonce)",
         "chain(cancel(k=5, by=support_max), infonce)", "chain(cancel(k=5, by=support_mean), infonce)",
-        "chain(keep(semihard(0.2)), infonce)", "chain(keep(nearest(100)), infonce)",
+        "chain(keep(semihard(0.2)), infonce)", "chain(keep(semihard(0.2)), triplet(0.2))",
+        "chain(keep(nearest(100)), infonce)",
     ],
 )  # fmt: skip
 def test_the_covered_methods_go_over_keys_in_an_engine(method: str, engine: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from dense_kernels import Dense
 from torch import Tensor
 
 from onca.engine.kernels import NotFinite, Selected, View, pack, unpack
@@ -264,6 +265,16 @@ def test_sums_without_factors_and_with_all_present() -> None:
 def test_sums_at_a_temperature_that_overflows_without_a_reference() -> None:
     view = View(normal(BATCH, DIM), normal(KEYS, DIM, seed=1))
     close(ENGINE.sums(view, 1e4, False)[0], (1e4 * view.query.double() @ view.keys.double().t()).logsumexp(1), 1e-6)
+
+
+def test_hinges() -> None:
+    """Against what holds everything in float64; the scores differ by their rounding, so does the sum of 150 of them."""
+    query, keys = normal(BATCH, DIM), normal(KEYS, DIM, seed=1)
+    view = View(query, keys, normal(BATCH, seed=2).abs(), normal(KEYS, seed=3).abs(), pack(some(0.6)))
+    own, right = (engine.hinge(view, normal(BATCH, seed=4), True) for engine in (ENGINE, Dense()))
+    assert torch.equal(own.active, right.active)
+    for name in ("total", "toward", "mass"):
+        torch.testing.assert_close(getattr(own, name), getattr(right, name), rtol=1e-5, atol=1e-4)
 
 
 def test_bits() -> None:

@@ -19,9 +19,9 @@ from onca import sliced
 from onca.engine import note
 from onca.link import Link, Score, Slice, Test
 from onca.mix import Mix
-from onca.ranking import KnownScore, Threshold, cosine_score
+from onca.ranking import Hinge, KnownScore, Threshold, cosine_score
 from onca.shared import divide, whole
-from onca.sums import log_sum_exp
+from onca.sums import log_sum_exp, mean_hinge
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,8 +186,16 @@ class Bag:
 
         score: the cosine when not given; differentiable in `slice.score` and in the parameters ([B], given as [b,1]).
         """
-        note("mean", "torch")
+        shared = whole(self, "mean") if isinstance(score, Hinge) and not self._keys_learn else None
+        if shared is not None and isinstance(score, Hinge):
+            return mean_hinge(shared, score.margin - parameters[0])
+        if not isinstance(score, Hinge):
+            note("mean", "torch")
         return sliced.reduce(self, sliced.mean(score or cosine_score), parameters)
+
+    @property
+    def _keys_learn(self) -> bool:
+        return any(t is not None and t.requires_grad for t in self.tensors[2:])
 
     def count(self) -> Tensor:
         """Number of entries [B] int64."""

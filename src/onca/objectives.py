@@ -14,6 +14,7 @@ from onca.bag import Bag
 from onca.link import Slice, Test
 from onca.part import Part, bare
 from onca.pool import Pool
+from onca.ranking import Hinge
 from onca.schedule import Number, check_number
 
 
@@ -174,18 +175,15 @@ class Triplets(Objective):
     negatives has loss 0.
     """
 
-    def against(self, pool: Pool) -> Callable[[Tensor, Tensor], Tensor]:
-        """(cosines of negatives [b,n], cosine of the positive [b,1]) -> losses [b,n], with the numbers of now."""
+    def against(self, pool: Pool) -> Callable[[Slice, Tensor], Tensor]:
+        """(slice of negatives, cosine of the positive [b,1]) -> losses [b,n], with the numbers of now."""
         raise NotImplementedError  # abstract
 
     def __call__(self, pool: Pool) -> Tensor:
         need_positives(self, pool)
         pool.note("empty", int((pool.negatives.count() == 0).sum()))
         loss = self.against(pool)
-        losses = [
-            pool.negatives.mean(lambda piece, s: loss(piece.score, s), positive.mean())
-            for positive in _explicit_positives(pool)
-        ]
+        losses = [pool.negatives.mean(loss, positive.mean()) for positive in _explicit_positives(pool)]
         return torch.stack(losses).mean(0)
 
 
@@ -198,9 +196,8 @@ class triplet(Triplets, name="triplet"):
     def __post_init__(self) -> None:
         check_number(self, self.margin, "margin")
 
-    def against(self, pool: Pool) -> Callable[[Tensor, Tensor], Tensor]:
-        margin = pool.number(self.margin, self)
-        return lambda negatives, positive: torch.relu(negatives - positive + margin)
+    def against(self, pool: Pool) -> Hinge:
+        return Hinge(pool.number(self.margin, self))
 
 
 def _explicit_positives(pool: Pool) -> list[Bag]:

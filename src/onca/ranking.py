@@ -63,6 +63,16 @@ class SupportScore(KnownScore):
         return replace(shared.view(present), query=rows, query_factor=None)
 
 
+@dataclass(frozen=True)
+class Hinge:
+    """max(0, s- - s+ + margin) of a negative and a positive: what an engine can sum as well."""
+
+    margin: float
+
+    def __call__(self, piece: Slice, positive: Tensor) -> Tensor:
+        return torch.relu(piece.score - positive + self.margin)
+
+
 @dataclass(frozen=True, eq=False)
 class Above(Predicate):
     """Entries whose score is more than bound [B]; inclusive: or equals it."""

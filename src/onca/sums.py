@@ -68,3 +68,31 @@ class _LogSumExp(torch.autograd.Function):
             by_factor = torch.where(factor != 0, ctx.scale * mean / factor, 0).to(factor.dtype)
         by_query = toward.to(query.dtype) if wanted[0] and toward is not None else None
         return None, None, None, by_query, by_factor, back, back_factor
+
+
+def mean_hinge(shared: Shared, offset: Tensor) -> Tensor:
+    """Mean of max(0, score + offset [B]) over the present entries [B]; 0 where there are none. Differentiable once, in
+    queries, their factors and offset; keys are constants."""
+    value = _MeanHinge.apply(shared, offset, shared.bag.query, shared.bag.factor)
+    assert isinstance(value, Tensor)
+    return value
+
+
+class _MeanHinge(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, shared: Shared, offset: Tensor, query: Tensor, factor: Tensor | None) -> Tensor:
+        view, number = shared.view(shared.present), shared.count().clamp_min(1)
+        found = shared.kernels.hinge(view, offset, slopes=any(ctx.needs_input_grad[2:]))
+        ctx.save_for_backward(query, factor, found.toward, found.mass, found.active, number)
+        return found.total / number
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, factor, toward, mass, active, number = ctx.saved_tensors
+        share, (_, by_offset, by_query, by_factor) = grad / number, ctx.needs_input_grad
+        return (
+            None,
+            share * active if by_offset else None,
+            (toward * share[:, None]).to(query.dtype) if by_query else None,
+            torch.where(factor != 0, mass * share / factor, 0).to(factor.dtype) if by_factor else None,
+        )

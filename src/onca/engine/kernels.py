@@ -56,6 +56,17 @@ class Spread:
     back_factor: Tensor | None
 
 
+@dataclass(frozen=True, eq=False)
+class Hinged:
+    """Sums over present entries of max(0, score + offset): total [B], active int64 [B], how many are above 0; where
+    wanted, toward [B,D], the slope by the query rows, and mass [B], the sum of the scores of the active ones."""
+
+    total: Tensor
+    active: Tensor
+    toward: Tensor | None
+    mass: Tensor | None
+
+
 class NotFinite(ValueError):
     """A score is nan, so that ranks mean nothing."""
 
@@ -96,6 +107,10 @@ class Kernels(Protocol):
 
     def spread(self, view: View, scale: float, lse: Tensor, weight: Tensor, toward: bool, back: bool) -> Spread:
         """Slopes of sum_b weight[b] * lse[b]; lse [B] as `sums` gave it, weight [B]."""
+        ...
+
+    def hinge(self, view: View, offset: Tensor, slopes: bool) -> Hinged:
+        """offset [B]. S must be 1."""
         ...
 
     def equal(self, mine: Tensor, theirs: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from onca.engine import build
-from onca.engine.kernels import NotFinite, Selected, Spread, View, words
+from onca.engine.kernels import Hinged, NotFinite, Selected, Spread, View, words
 
 KEY_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 NOT_FINITE, NO_MEMORY = 1, 2
@@ -41,6 +41,7 @@ FUNCTIONS = {
     "onca_nearest": (BAG, LONG, PLACE, PLACE),
     "onca_sums": (BAG, FLOAT, PLACE, PLACE, PLACE),
     "onca_spread": (BAG, FLOAT, PLACE, PLACE, PLACE, PLACE, PLACE, PLACE),
+    "onca_hinge": (BAG, PLACE, PLACE, PLACE, PLACE, PLACE),
     "onca_equal": (LONG, LONG, PLACE, PLACE, ctypes.c_int32, PLACE),
     "onca_count": (LONG, LONG, PLACE, PLACE),
     "onca_hits": (LONG, LONG, PLACE, PLACE),
@@ -141,6 +142,14 @@ class Native:
         by_key, by_factor = _room(back, keys, dim), _room(back, keys)
         self._call("onca_spread", view, scale, lse, weight, slope, by_key, by_factor, mean)
         return Spread(slope, mean, by_key, by_factor)
+
+    def hinge(self, view: View, offset: Tensor, slopes: bool) -> Hinged:
+        queries, dim = len(view.query), view.query.shape[-1]
+        offset, total = _ready(offset, torch.float32, queries), torch.empty(queries)
+        active = torch.empty(queries, dtype=torch.int64)
+        toward, mass = _room(slopes, queries, dim), _room(slopes, queries)
+        self._call("onca_hinge", view, offset, total, active, toward, mass)
+        return Hinged(total, active, toward, mass)
 
     def equal(self, mine: Tensor, theirs: Tensor) -> Tensor:
         mine, theirs = _ready(mine, torch.int64, len(mine)), _ready(theirs, torch.int64, len(theirs))

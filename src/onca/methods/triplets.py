@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from onca.link import Slice
 from onca.objectives import Triplets
 from onca.pool import Pool
 from onca.schedule import Number, check_number
@@ -28,12 +29,12 @@ class margin(Triplets, name="margin"):
         check_number(self, self.boundary, "boundary")
         check_number(self, self.alpha, "alpha")
 
-    def against(self, pool: Pool) -> Callable[[Tensor, Tensor], Tensor]:
+    def against(self, pool: Pool) -> Callable[[Slice, Tensor], Tensor]:
         boundary, alpha = pool.number(self.boundary, self), pool.number(self.alpha, self)
 
-        def loss(negatives: Tensor, positive: Tensor) -> Tensor:
+        def loss(negatives: Slice, positive: Tensor) -> Tensor:
             near = torch.relu(distance(positive) - boundary + alpha)
-            return near + torch.relu(boundary - distance(negatives) + alpha)
+            return near + torch.relu(boundary - distance(negatives.score) + alpha)
 
         return loss
 

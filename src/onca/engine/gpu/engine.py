@@ -15,7 +15,7 @@ from onca.engine.gpu.exponentials import back_kernel, merge_kernel, sums_kernel
 from onca.engine.gpu.plan import Operands, Partial
 from onca.engine.gpu.sets import above_kernel, collect_kernel, equal_kernel, hits_kernel, list_kernel, ones_kernel
 from onca.engine.gpu.stream import score_kernel
-from onca.engine.kernels import NotFinite, Selected, Spread, View
+from onca.engine.kernels import Hinged, NotFinite, Selected, Spread, View
 
 MOST = 1024  # dimensions
 HEIGHT = 64  # rows of bits that one program handles
@@ -132,6 +132,27 @@ class Triton:
             )
         return Spread(own, mean, slope, by_factor)
 
+    def hinge(self, view: View, offset: Tensor, slopes: bool) -> Hinged:
+        """Some rows against all keys at a time, with torch's own products for the slopes."""
+        parts = [self._hinge(_rows(view, part), offset[part], slopes) for part in _parts(*view.shape)]
+        total, active, toward, mass = (None if x[0] is None else torch.cat(x) for x in zip(*parts, strict=True))
+        assert total is not None and active is not None
+        return Hinged(total, active, toward, mass)
+
+    def _hinge(self, view: View, offset: Tensor, slopes: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        score = self.scores(view)
+        above = score + offset[:, None] > 0
+        if view.present is not None:
+            above &= kernels.unpack(view.present, view.shape[1])
+        share = above.to(score.dtype)
+        total = ((score + offset[:, None]) * share).sum(1)
+        if not slopes:
+            return total, above.sum(1), None, None
+        weight = share if view.key_factor is None else share * view.key_factor
+        toward = weight @ view.keys.float()
+        toward = toward if view.query_factor is None else toward * view.query_factor[:, None]
+        return total, above.sum(1), toward, (score * share).sum(1)
+
     def equal(self, mine: Tensor, theirs: Tensor) -> Tensor:
         rows, columns = len(mine), len(theirs)
         bits = mine.new_empty(rows, kernels.words(columns))
@@ -164,6 +185,17 @@ class Triton:
         within = rank.clamp_min(0).minimum(number[:, None]).t().contiguous()
         sample = self.sample or plan.drawn(given.columns)
         return selection.chosen(given, number, within, sample, self.deviations, self.room)
+
+
+def _parts(rows: int, columns: int) -> list[slice]:
+    height = max(1, (1 << 24) // columns)  # 64 MB of scores
+    return [slice(start, start + height) for start in range(0, rows, height)]
+
+
+def _rows(view: View, part: slice) -> View:
+    factor, present = view.query_factor, view.present
+    cut = [None if x is None else x[part] for x in (factor, present)]
+    return View(view.query[part], view.keys, cut[0], view.key_factor, cut[1], view.place)
 
 
 def _ones(bits: Tensor) -> Tensor:
