@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 
 .PHONY: demo test lint bench docs clean
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt hatch_build.py src/onca/engine/build.py $(wildcard src/onca/engine/c/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -e ".[dev]" -c constraints.txt
 	touch $(READY)

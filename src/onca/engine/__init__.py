@@ -10,7 +10,7 @@ from types import TracebackType
 
 from torch import Tensor
 
-from onca.engine.kernels import Kernels, NotFinite, Selected, Spread, View
+from onca.engine.kernels import Absent, Kernels, NotFinite, Selected, Spread, View
 
 __all__ = ["Kernels", "NotFinite", "Selected", "Spread", "View", "chosen", "engine", "in_use", "note", "traced"]
 
@@ -48,7 +48,9 @@ class engine:
 
 
 def chosen(query: Tensor, keys: Tensor) -> tuple[Kernels | None, str]:
-    """The engine that serves queries [B,D] against shared keys [N,D], or None (torch) and the reason, in words."""
+    """The engine that serves queries [B,D] against shared keys [N,D], or None (torch) and the reason, in words.
+
+    Raises ValueError: the engine is there and broken, or was compiled from other sources."""
     if _wanted == "torch":
         return None, "as asked"
     name = _wanted if _wanted != "auto" else "triton" if keys.device.type == "cuda" else "native"
@@ -56,7 +58,7 @@ def chosen(query: Tensor, keys: Tensor) -> tuple[Kernels | None, str]:
         return None, f"fewer than {LEAST} keys"
     try:
         kernels = _loaded(name)
-    except ValueError:
+    except Absent:
         return None, f"no {name} engine here"  # `in_use` says why
     reason = kernels.serves(query, keys)
     return (None, reason) if reason else (kernels, "")
@@ -69,7 +71,7 @@ def in_use(device: str = "cpu") -> str:
         return name
     try:
         return str(_loaded(name))
-    except ValueError as problem:
+    except Absent as problem:
         return f"torch ({problem})"
 
 

@@ -67,6 +67,10 @@ class Hinged:
     mass: Tensor | None
 
 
+class Absent(ValueError):
+    """An engine that is not here, with the reason; torch serves instead."""
+
+
 class NotFinite(ValueError):
     """A score is nan, so that ranks mean nothing."""
 

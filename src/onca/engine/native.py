@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from onca.engine import build
-from onca.engine.kernels import Hinged, NotFinite, Selected, Spread, View, words
+from onca.engine.kernels import Absent, Hinged, NotFinite, Selected, Spread, View, words
 
 KEY_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 NOT_FINITE, NO_MEMORY = 1, 2
@@ -51,10 +51,10 @@ FUNCTIONS = {
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled object. Raises ValueError where there is none, or where it was made from other sources."""
+    """The compiled object. Raises Absent where there is none, ValueError where it was made from other sources."""
     if not build.OBJECT.exists():
         why = build.REASON.read_text(encoding="utf-8").strip() if build.REASON.exists() else f"run `{build.REMEDY}`"
-        raise ValueError(f"the native engine was not compiled: {why}")
+        raise Absent(f"the native engine was not compiled: {why}")
     try:
         loaded = ctypes.CDLL(str(build.OBJECT))
         built = ctypes.c_char.in_dll(loaded, "onca_built")

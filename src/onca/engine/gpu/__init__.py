@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from onca.engine.kernels import Absent
+
 
 def interpreted() -> bool:
     """Would kernels imported now run on the CPU, one operation after the other?"""
@@ -35,11 +37,11 @@ def missing() -> str:
 
 
 def __getattr__(name: str) -> Any:
-    """`Triton`. Raises ValueError, with the reason, where it cannot run."""
+    """`Triton`. Raises Absent, with the reason, where it cannot run."""
     if name != "Triton":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if why := missing():
-        raise ValueError(f"the Triton engine cannot run: {why}")
+        raise Absent(f"the Triton engine cannot run: {why}")
     from onca.engine.gpu.engine import Triton
 
     return Triton
