@@ -44,7 +44,11 @@ static int64_t FN(many_at_least)(const float *x, int64_t count, float bound) {
     FN(ivec) total = {0};
     int64_t sum = 0, even = count / LANES * LANES;
     for (int64_t i = 0; i < even; i += LANES) total -= FN(take)(x + i) >= bound;
+#if WIDTH == 512
+    sum = _mm512_reduce_add_epi32((__m512i)total);
+#else
     for (int l = 0; l < LANES; l++) sum += total[l];
+#endif
     for (int64_t i = even; i < count; i++) sum += x[i] >= bound;
     return sum;
 }
@@ -97,11 +101,16 @@ static int64_t FN(between)(const float *x, int64_t count, float low, float high,
     return larger;
 }
 
-/* The rank-th largest of x (1 the largest), by halving the range of floats; or, sooner, one whose rank is within `loose`. */
+/* The rank-th largest of x (1 the largest), by halving the range; or, sooner, one whose rank is within `loose`. */
 static float FN(halved)(const float *x, int64_t count, int64_t rank, int64_t loose) {
     int64_t from = ordered(FN(next_from)(x, count, -INFINITY)), to = (int64_t)ordered(FN(largest)(x, count)) + 1;
-    while (to - from > 1) { /* at least rank are >= from, fewer are >= to */
-        int64_t middle = from + (to - from) / 2, many = FN(many_at_least)(x, count, unordered((int32_t)middle));
+    for (int step = 0; to - from > 1; step++) { /* at least rank are >= from, fewer are >= to */
+        int64_t middle = from + (to - from) / 2, many;
+        if (step < 16) { /* values are spread by size first, and only what is close together by the floats between */
+            float half = unordered((int32_t)from) / 2 + unordered((int32_t)(to - 1)) / 2;
+            if (half == half && ordered(half) > from && ordered(half) < to) middle = ordered(half);
+        }
+        many = FN(many_at_least)(x, count, unordered((int32_t)middle));
         if (many >= rank) from = middle;
         else to = middle;
         if (many >= 1 && llabs(many - rank) <= loose) {

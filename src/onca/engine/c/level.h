@@ -5,7 +5,9 @@
 #include "pairs.h"
 #include "stream.h"
 #include "bracket.h"
+#include "finish.h"
 #include "select.h"
+#include "scores.h"
 #if __has_include("sums.h")
 #include "sums.h"
 #endif

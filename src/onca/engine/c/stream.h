@@ -49,7 +49,8 @@ typedef struct { /* what one part of the walk works with */
     uint8_t *bytes, *packed, *row, *column;
     int32_t *product;
     uint64_t *present, *word, *wanted; /* [AHEAD, queries], word [AHEAD, edges, queries] */
-    uint8_t many[GROUP];
+    uint8_t query[GROUP], many[GROUP]; /* those of a group that have candidates, and how many */
+    int64_t some;
     screen_tile tile;
     int64_t group; /* queries whose rows are multiplied at a time */
 } FN(desk);
@@ -202,7 +203,7 @@ static inline int64_t FN(list_pairs)(const block *b, FN(desk) *d, int64_t slot, 
     const uint64_t *present = d->present + slot * queries + q;
     uint64_t *wanted = d->wanted + slot * queries + q, *word = d->word + slot * edges * queries + q, sure[edges];
     uint8_t *row = d->row, *column = d->column;
-    int64_t pairs = 0;
+    int64_t pairs = 0, some = 0;
     for (int64_t i = 0; i < count; i++) {
         memset(sure, 0, sizeof sure);
         uint64_t bits = present[i];
@@ -211,13 +212,16 @@ static inline int64_t FN(list_pairs)(const block *b, FN(desk) *d, int64_t slot, 
             word[e * queries + i] = sure[e];
             above[e * queries + q + i] += __builtin_popcountll(sure[e]);
         }
+        const uint8_t many = (uint8_t)__builtin_popcountll(bits);
         wanted[i] = bits;
-        d->many[i] = (uint8_t)__builtin_popcountll(bits);
-        if (!bits) continue;
+        d->many[some] = many; /* without a branch, which nobody could foretell */
+        d->query[some] = (uint8_t)i;
+        some += many > 0;
         FN(places)(bits, column + pairs);
         memset(row + pairs, (int)i, TILE);
-        pairs += d->many[i];
+        pairs += many;
     }
+    d->some = some;
     return pairs;
 }
 
@@ -239,8 +243,8 @@ static int FN(tile_group)(const block *b, FN(desk) *d, int64_t tile, int64_t slo
                                              : FN(list_pairs)(b, d, slot, q, count, edges, views, above);
     if (pairs == 0) return ONCA_OK;
     if (!FN(score_pairs)(b, d, q, tile * TILE, pairs)) return ONCA_NOT_FINITE;
-    for (int64_t i = 0, from = 0; i < count; from += d->many[i++])
-        if (d->many[i] && FN(settle)(b, d, q + i, from, d->many[i], word + i, part)) return ONCA_NO_MEMORY;
+    for (int64_t i = 0, from = 0; i < d->some; from += d->many[i++])
+        if (FN(settle)(b, d, q + d->query[i], from, d->many[i], word + d->query[i], part)) return ONCA_NO_MEMORY;
     return ONCA_OK;
 }
 
