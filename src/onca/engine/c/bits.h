@@ -39,7 +39,7 @@ static void FN(count)(int64_t queries, int64_t keys, const uint64_t *bits, int64
 
 static void FN(hits)(int64_t queries, int64_t keys, const uint64_t *bits, int64_t *hits) {
     int64_t words = up(keys, TILE) / TILE;
-    memset(hits, 0, (size_t)keys * sizeof *hits);
+    if (keys) memset(hits, 0, (size_t)keys * sizeof *hits);
     for (int64_t b = 0; b < queries; b++)
         for (int64_t w = 0; w < words; w++)
             for (uint64_t word = bits[b * words + w]; word; word &= word - 1) hits[w * TILE + __builtin_ctzll(word)]++;
