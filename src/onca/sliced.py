@@ -58,7 +58,11 @@ The slopes are empty lists where they are not wanted."""
 
 def reduce(bag: Bag, reducer: Reducer, parameters: Sequence[Tensor] = ()) -> Tensor:
     """One number per query [B], differentiable (once) in the bag's vectors and in the parameters [B]."""
-    value = _Reduce.apply(reducer, bag, blocks(len(bag.query), bag.height), len(parameters), *parameters, *bag.tensors)
+    # Only tests must see the blocks that their bag was judged by; a sum without any takes as many queries as fit.
+    asked = any(link.tests for link in bag.links)
+    tall = bag.height if asked else height(len(bag.query), sum(link.elements for link in bag.links), bag.query.device)
+    cut = blocks(len(bag.query), tall)
+    value = _Reduce.apply(reducer, bag, cut, len(parameters), *parameters, *bag.tensors)
     assert isinstance(value, Tensor)
     return value
 
