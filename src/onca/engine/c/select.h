@@ -224,7 +224,7 @@ static int FN(select)(const onca_bag *bag, int64_t edges, const int64_t *rank, c
                       float *score, int64_t *at, uint64_t *chosen, int32_t *tied) {
     selection call = {.bag = bag, .edges = edges, .rank = rank, .place = place, .score = score, .at = at, .chosen = chosen};
     call.spread = spread > 0 ? spread : 4;
-    int status = FN(run_all)(&call, sample);
+    int status = edges > 0 ? FN(run_all)(&call, sample) : ONCA_OK;
     if (tied) *tied = atomic_load(&call.tied);
     return status;
 }
