@@ -196,9 +196,11 @@ def _present(shared: Shared, told: list[list[Tensor]]) -> Tensor | None:
         return None
     total: Tensor | None = None
     for link, bits in zip(shared.links, told, strict=True):
-        there = shared.span(link)
+        everything = len(shared.links) == 1 and len(shared.keys) % 64 == 0  # no bit that belongs to no entry
+        there = None if everything else shared.span(link)
         for each in bits:
-            there = there & each
+            there = each if there is None else there & each
+        assert there is not None
         total = there if total is None else total | there
     assert total is not None
     return total.expand(len(shared.bag.query), -1).contiguous()
