@@ -35,7 +35,7 @@ static int FN(set_up)(block *b, selection *call, const int64_t *which, int64_t q
     *b = (block){.bag = bag, .which = which, .queries = queries, .edges = call->edges, .words = call->words, .open = open};
     b->chosen = call->chosen, b->bound = call->bound, b->mean = call->sample.mean, b->mean_length = call->sample.mean_length;
     b->parts = parts_of(up(bag->keys, TILE) / TILE, AHEAD, bag->threads);
-    b->limit = open || bag->keys <= 8192 ? INT64_MAX : most(8192, bag->keys / 6) / b->parts + 1024;
+    b->limit = open || bag->keys <= 8192 ? INT64_MAX : most(8192, bag->keys * 3 / 10) / b->parts + 1024;
     screen_rows *r = &b->rows;
     r->rows = rows, r->padded = call->padded, r->bytes = call->bytes;
     r->exact = room(rows * r->padded, 4), r->small = room(spare * r->bytes, 1), r->start = room(spare, 4);
