@@ -258,9 +258,7 @@ class Bag:
             columns = shared.listed(most)
             return torch.where(columns < 0, -1, columns + shared.offset)
         result = torch.full((len(self.query), most), -1, dtype=torch.int64, device=self.query.device)
-        for part, pieces in self.blocks():
-            there = torch.cat([piece.present() & test(piece) for piece in pieces], 1)
-            place = torch.cat([piece.place for piece in pieces])
+        for part, there, place in self._sets(test) if shared is None else shared.sets():
             if not bool((place[1:] > place[:-1]).all()):
                 place, order = place.sort()
                 there = there[:, order]
@@ -270,6 +268,12 @@ class Bag:
             kept = rank < most
             result[part][query[kept], rank[kept]] = place[column[kept]]
         return result
+
+    def _sets(self, test: Test) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Block by block: for which entries `test` holds [b,N], and their places [N]."""
+        for part, pieces in self.blocks():
+            there = torch.cat([piece.present() & test(piece) for piece in pieces], 1)
+            yield part, there, torch.cat([piece.place for piece in pieces])
 
 
 def _wanted(k: int | Tensor | Callable[[Tensor], Tensor], number: Tensor, part: slice) -> Tensor:

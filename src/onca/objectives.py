@@ -14,6 +14,7 @@ from onca.bag import Bag
 from onca.link import Slice, Test
 from onca.part import Part, bare
 from onca.pool import Pool
+from onca.predicate import Everything
 from onca.ranking import Hinge
 from onca.schedule import Number, check_number
 
@@ -61,7 +62,7 @@ def first_positive(pool: Pool) -> Bag:
     own = replace(pool.positives, links=pool.positives.links[:1])
     if len(own):
         return own.only(_at(own.links[0].place))
-    place = pool.positives.rows(lambda piece: piece.present(), 1)
+    place = pool.positives.rows(Everything(), 1)
     return pool.positives.only(lambda piece: piece.place[None] == place[piece.part])
 
 

@@ -17,6 +17,7 @@ from onca.schedule import Number, Schedule, check_number, number_at
 Negatives = Tensor | Sequence[Tensor]
 Known = Tensor | Sequence[Tensor | None] | None
 
+WIDENED = 1024  # rows of half precision that are widened together
 TABLES = ("neighbours", "duplicates", "depth", "external", "normaliser", "population", "history")
 
 
@@ -196,7 +197,11 @@ def unit(rows: Tensor) -> Tensor:
 def _factor(rows: Tensor) -> Tensor:
     """1 / length of each row, in float32 or better; 0 for a zero row, whose gradient is 0 as well."""
     kind = torch.promote_types(rows.dtype, torch.float32)
-    length = torch.linalg.vector_norm(rows, dim=-1, dtype=kind)
+    if rows.dtype == kind:
+        length = torch.linalg.vector_norm(rows, dim=-1)
+    else:  # some rows at a time: torch widens half precision number by number when asked for a norm in float32
+        parts = torch.split(rows.flatten(0, -2), WIDENED)
+        length = torch.cat([torch.linalg.vector_norm(part.to(kind), dim=-1) for part in parts]).view(rows.shape[:-1])
     return torch.where(length > 0, 1 / torch.where(length > 0, length, 1), 0)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from onca.engine.kernels import pack
+from onca.engine.kernels import pack, words
 from onca.link import Slice, Test
 
 if TYPE_CHECKING:
@@ -69,6 +69,17 @@ class Either(Predicate):
     def bits(self, shared: Shared) -> Tensor | None:
         left, right = bits_of(self.left, shared), bits_of(self.right, shared)
         return None if left is None or right is None else left | right
+
+
+@dataclass(frozen=True, eq=False)
+class Everything(Predicate):
+    """All entries that are present."""
+
+    def __call__(self, piece: Slice) -> Tensor:
+        return torch.ones_like(piece.graph, dtype=torch.bool)
+
+    def bits(self, shared: Shared) -> Tensor | None:
+        return torch.full((1, words(len(shared.keys))), -1, dtype=torch.int64, device=shared.keys.device)
 
 
 # By what is known of entries.
@@ -131,6 +142,19 @@ class Listed(Predicate):
         there[:, 0] = False  # unknown
         place = torch.where((index >= 0) & (index < self.count), index + 1, 0)
         return there[:, place[0]] if len(place) == 1 else there.gather(1, place)
+
+
+@dataclass(frozen=True, eq=False)
+class UpTo(Predicate):
+    """Entries whose place is at most last [B]."""
+
+    last: Tensor
+
+    def __call__(self, piece: Slice) -> Tensor:
+        return piece.place <= self.last[piece.part, None]
+
+    def bits(self, shared: Shared) -> Tensor | None:
+        return shared.kept(self, lambda: pack(shared.places <= self.last[:, None]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from torch import Tensor
 from onca.engine import View
 from onca.engine.kernels import unpack
 from onca.link import Link, Slice
-from onca.predicate import Predicate
+from onca.predicate import Predicate, bits_of
 
 if TYPE_CHECKING:
     from onca.shared import Shared
@@ -158,4 +158,11 @@ class Among(Predicate):
         return (value > score) | ((value == score) & (piece.place[None] <= place))
 
     def bits(self, shared: Shared) -> Tensor | None:
-        return None if self.found.chosen is None else self.found.chosen.bits(shared, self.edge)
+        found = self.found
+        if found.chosen is None:
+            return None
+        known = found.chosen.bits(shared, self.edge)
+        if known is not None or min(link.start for link in shared.links) < found.end:
+            return known
+        score = found.score if found.score.dim() == 1 else found.score[:, self.edge]
+        return bits_of(Above(score, found.by), shared)  # a reserve: what scores the same stands behind

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from onca.bag import Bag
-from onca.link import Slice, Test
 from onca.part import Part, require
 from onca.pool import Pool
-from onca.predicate import Both, Not
+from onca.predicate import Both, Everything, Not, UpTo
 from onca.schedule import Number, check_number
 from onca.selector import Selector
 
@@ -65,8 +64,7 @@ class drop(Rule, name="drop"):
         if pool.reserve is None:
             return _short(replace(pool, negatives=left), missing > 0)
         able = _newest(pool.reserve.only(Not(test)), missing)
-        last, _ = able.kth(missing, _newness)  # minus the place of the last one to come in
-        comes = _up_to(-last)
+        comes = UpTo(_last(able, missing))
         rest = pool.reserve.only(Not(Both(Not(test), comes)))
         filled = replace(pool, negatives=left.plus(able.only(comes)), reserve=rest)
         return _short(filled, able.count() < missing)
@@ -90,12 +88,12 @@ def _newest(able: Bag, missing: Tensor) -> Bag:
     return able
 
 
-def _newness(piece: Slice) -> Tensor:
-    return -piece.place.double().expand(piece.graph.shape)
-
-
-def _up_to(place: Tensor) -> Test:
-    return lambda piece: piece.place <= place[piece.part, None]
+def _last(able: Bag, missing: Tensor) -> Tensor:
+    """The place of the last entry that comes in [B], in the order of places, as far as there are any."""
+    most = max(1, int(missing.max()))
+    places = able.rows(Everything(), most)
+    number = torch.minimum(missing, (places >= 0).sum(1))
+    return torch.where(number > 0, places.gather(1, (number - 1).clamp_min(0)[:, None])[:, 0], -1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from onca import sliced
 from onca.engine import Kernels, View, chosen, note
-from onca.engine.kernels import pack
+from onca.engine.kernels import pack, unpack
 from onca.link import Link
 from onca.predicate import bits_of
 from onca.ranking import Chosen, KnownScore, Threshold
@@ -98,6 +99,13 @@ class Shared:
         bits = self.span(self.links[0]) if self.present is None else self.present
         return self.kernels.listed(bits.expand(len(self.bag.query), -1).contiguous(), len(self.keys), most)
 
+    def sets(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Block by block: which columns are present [b,N], and their places [N]."""
+        places, keys = self.places, len(self.keys)
+        for part in sliced.blocks(len(self.bag.query), sliced.height(len(self.bag.query), keys, self.keys.device)):
+            bits = self.span(self.links[0]) if self.present is None else self.present[part]
+            yield part, unpack(bits, keys).expand(part.stop - part.start, -1), places
+
     def threshold(self, wanted: Callable[[Tensor], Tensor], score: KnownScore) -> Threshold | None:
         """The wanted ranks (numbers of entries [B] -> [B] or [B,E]) by `score`; None: the engine does not know it."""
         view = score.view(self, self.present)
@@ -156,12 +164,12 @@ def whole(bag: Bag, walk: str) -> Shared | None:
 
 
 def _together(bag: Bag) -> list[list[Link]]:
-    """Links that have entries, those that may be parts of one tensor together."""
+    """Links that have entries, together those of one tensor of which the same is asked (the two spans of a ring)."""
     groups: dict[object, list[Link]] = {}
     for link in bag.links:
         v = link.vectors
         alone = link.factor is not None or v.requires_grad or link.per_query or link.rows is not None
-        kind = link if alone else (v.untyped_storage().data_ptr(), v.dtype, v.stride())
+        kind = link if alone else (v.untyped_storage().data_ptr(), v.dtype, v.stride(), *map(id, link.tests))
         if link.length:
             groups.setdefault(kind, []).append(link)
     return list(groups.values())
