@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from onca.engine.kernels import Hinged, NotFinite, Selected, Spread, View, pack, unpack
+from onca.engine.kernels import Hinged, NotFinite, Selected, Spread, View, both_ways, pack, unpack
 
 
 class Dense:
@@ -82,6 +82,9 @@ class Dense:
             (slope.T @ view.query.double()).float() if back else None,
             by_factor.float() if back else None,
         )
+
+    def mutual(self, view: View, scale: float, lse: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return both_ways(self, view, scale, lse, weight)
 
     def hinge(self, view: View, offset: Tensor, slopes: bool) -> Hinged:
         score = self._scores(view)

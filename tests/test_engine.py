@@ -187,6 +187,26 @@ def test_gradients_of_queries_and_keys(method: str, normalize: bool, dtype: torc
         torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=share * float(theirs.abs().max()))
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("count", [12, 300])
+def test_queries_that_are_the_keys(normalize: bool, count: int, engine: str) -> None:
+    """A row's slopes as a query and as a key come together, one product less, where who sees whom is mutual."""
+    z = torch.randn(count, 24, generator=torch.Generator().manual_seed(9)) / 3
+    image = torch.arange(count // 2).repeat(2)
+    image[:5] = -1  # unknown: these see all, themselves too
+    pair = torch.arange(count).roll(count // 2)
+    other = image.flip(0)
+    for index, negative in ((image, image), (image, image.clone()), (image, other), (None, None)):
+        slopes = []
+        for name, wide in (("native", torch.float32), ("torch", torch.float64)):
+            with onca.engine(name):
+                rows = z.to(wide).requires_grad_()
+                more = {"index": index, "negative_index": negative, "normalize": normalize, "reduction": "none"}
+                losses = onca.contrast(rows, rows[pair], rows, "infonce", 0.3, **more)
+                slopes.append(derive(losses, [rows])[0].double())
+        torch.testing.assert_close(*slopes, rtol=0, atol=2e-5 * float(slopes[1].abs().max()))
+
+
 def test_a_memory_may_change_between_forward_and_backward_of_a_query(engine: str) -> None:
     query, keys = torch.randn(4, 8).requires_grad_(), torch.randn(200, 8)
     loss = onca.contrast(query, query.detach(), keys, "infonce")

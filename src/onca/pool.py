@@ -149,9 +149,7 @@ def pool(
         for name, value in (("negative_label", its_label), ("negative_index", its_index)):
             if value is not None:
                 _expect(name, value, tuple(keys.shape[-2:-1]) if value.dim() == 1 else (size, keys.shape[-2]), query)
-        links.append(
-            Link(keys, factor=_factor(keys) if normalize else None, label=its_label, index=its_index, place=place)
-        )
+        links.append(Link(keys, factor=_lengths(keys, query, factor), label=its_label, index=its_index, place=place))
         place += keys.shape[-2]
     if given is not None:
         _expect("given", given, (size, place), query)
@@ -203,6 +201,11 @@ def _factor(rows: Tensor) -> Tensor:
         parts = torch.split(rows.flatten(0, -2), WIDENED)
         length = torch.cat([torch.linalg.vector_norm(part.to(kind), dim=-1) for part in parts]).view(rows.shape[:-1])
     return torch.where(length > 0, 1 / torch.where(length > 0, length, 1), 0)
+
+
+def _lengths(keys: Tensor, query: Tensor, factor: Tensor | None) -> Tensor | None:
+    """1 / length of keys, where lengths count: the queries' own where those are the keys (SimCLR)."""
+    return factor if keys is query or factor is None else _factor(keys)
 
 
 def _listed(value: Known, negatives: Negatives, what: str) -> Sequence[Tensor | None]:

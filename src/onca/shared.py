@@ -80,6 +80,16 @@ class Shared:
         """The links and the columns at which they begin, in the order of the bag."""
         return list(zip(self.links, self.starts, strict=True))
 
+    @property
+    def mutual(self) -> bool:
+        """Whether the queries are the keys, and each is present for whom it finds present itself (SimCLR)."""
+        bag, link = self.bag, self.links[0]
+        pairs = [(bag.query, link.vectors), (bag.factor, link.factor)]
+        if len(self.links) > 1 or link.tests or link.absent is not None or not all(_one(*pair) for pair in pairs):
+            return False
+        masked = bag.query_index is not None and link.index is not None
+        return not masked or _one(bag.query_index, link.index) or torch.equal(bag.query_index, link.index)  # type: ignore[arg-type]
+
     # Walks of the present entries.
 
     def count(self) -> Tensor:
@@ -143,6 +153,13 @@ class Shared:
                 return [], "a test that only torch can put"
             found.append(bits)
         return found, ""
+
+
+def _one(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two tensors are the same numbers in the same memory (or neither is there)."""
+    if one is None or other is None:
+        return one is other
+    return one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()
 
 
 def divide(bag: Bag, walk: str) -> tuple[list[Shared], Bag | None]:

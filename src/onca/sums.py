@@ -55,8 +55,12 @@ class _LogSumExp(torch.autograd.Function):
         if ctx.again:
             shared, (lse, keys) = ctx.shared, rest
             view = shared.view(shared.present)
-            found = shared.kernels.spread(view, ctx.scale, lse, weight, any(wanted[:2]), any(wanted[2:]))
-            toward, mean, back, back_factor = found.toward, found.mean, found.back, found.back_factor
+            if shared.mutual and any(wanted[:2]) and any(wanted[2:]):
+                toward, mean = shared.kernels.mutual(view, ctx.scale, lse, weight)
+                wanted = (*wanted[:2], False, False)  # what the rows get as keys is in it
+            else:
+                found = shared.kernels.spread(view, ctx.scale, lse, weight, any(wanted[:2]), any(wanted[2:]))
+                toward, mean, back, back_factor = found.toward, found.mean, found.back, found.back_factor
             back = back.to(keys.dtype) if back is not None and wanted[2] else None
             back_factor = back_factor.to(lengths.dtype) if back_factor is not None and wanted[3] else None
         else:

@@ -80,7 +80,8 @@ class Kernels(Protocol):
     place. All give float32. Padding bits of what it gives are 0. Two calls with the same input give the same bits.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def serves(self, query: Tensor, keys: Tensor) -> str:
         """Why it does not serve these tensors, in words; "" when it does."""
@@ -113,6 +114,11 @@ class Kernels(Protocol):
         """Slopes of sum_b weight[b] * lse[b]; lse [B] as `sums` gave it, weight [B]."""
         ...
 
+    def mutual(self, view: View, scale: float, lse: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """(toward [B,D], mean [B]) of `spread`, rows taken as queries and as keys together. The queries are the keys,
+        with the same factors, and who is present for whom is mutual."""
+        ...
+
     def hinge(self, view: View, offset: Tensor, slopes: bool) -> Hinged:
         """offset [B]. S must be 1."""
         ...
@@ -132,6 +138,15 @@ class Kernels(Protocol):
     def listed(self, bits: Tensor, keys: int, most: int) -> Tensor:
         """Columns of the first `most` bits of each row, ascending: int64 [B,most], -1 where there are fewer."""
         ...
+
+
+def both_ways(kernels: Kernels, view: View, scale: float, lse: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`Kernels.mutual` by way of `spread`."""
+    found = kernels.spread(view, scale, lse, weight, True, True)
+    assert found.toward is not None and found.back is not None
+    assert found.mean is not None and found.back_factor is not None
+    length = found.back_factor if view.key_factor is None else found.back_factor * view.key_factor
+    return found.toward + found.back, found.mean + length / scale
 
 
 def words(keys: int) -> int:

@@ -41,6 +41,7 @@ FUNCTIONS = {
     "onca_nearest": (BAG, LONG, PLACE, PLACE),
     "onca_sums": (BAG, FLOAT, PLACE, PLACE, PLACE),
     "onca_spread": (BAG, FLOAT, PLACE, PLACE, PLACE, PLACE, PLACE, PLACE),
+    "onca_mutual": (BAG, FLOAT, PLACE, PLACE, PLACE, PLACE),
     "onca_hinge": (BAG, PLACE, PLACE, PLACE, PLACE, PLACE),
     "onca_equal": (LONG, LONG, PLACE, PLACE, ctypes.c_int32, PLACE),
     "onca_count": (LONG, LONG, PLACE, PLACE),
@@ -142,6 +143,13 @@ class Native:
         by_key, by_factor = _room(back, keys, dim), _room(back, keys)
         self._call("onca_spread", view, scale, lse, weight, slope, by_key, by_factor, mean)
         return Spread(slope, mean, by_key, by_factor)
+
+    def mutual(self, view: View, scale: float, lse: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        queries, dim = view.query.shape
+        lse, weight = _ready(lse, torch.float32, queries), _ready(weight, torch.float32, queries)
+        toward, mean = torch.empty(queries, dim), torch.empty(queries)
+        self._call("onca_mutual", view, scale, lse, weight, toward, mean)
+        return toward, mean
 
     def hinge(self, view: View, offset: Tensor, slopes: bool) -> Hinged:
         queries, dim = len(view.query), view.query.shape[-1]

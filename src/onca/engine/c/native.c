@@ -80,6 +80,7 @@ typedef struct {
     int (*nearest)(const onca_bag *, int64_t, int64_t *, float *);
     int (*sums)(const onca_bag *, float, float *, float *, float *);
     int (*spread)(const onca_bag *, float, const float *, const float *, float *, float *, float *, float *);
+    int (*mutual)(const onca_bag *, float, const float *, const float *, float *, float *);
     int (*hinge)(const onca_bag *, const float *, float *, int64_t *, float *, float *);
     int (*equal)(int64_t, int64_t, const int64_t *, const int64_t *, int32_t, uint64_t *);
     void (*count)(int64_t, int64_t, const uint64_t *, int64_t *);
@@ -88,7 +89,7 @@ typedef struct {
 } level;
 
 #if __has_include("sums.h")
-#define SUMS(which) sums_##which, spread_##which, hinge_##which
+#define SUMS(which) sums_##which, spread_##which, mutual_##which, hinge_##which
 #else
 #define SUMS(which) NULL, NULL, NULL
 #endif
@@ -234,6 +235,10 @@ EXPORT int onca_sums(const onca_bag *bag, float scale, float *lse, float *toward
 EXPORT int onca_spread(const onca_bag *bag, float scale, const float *lse, const float *weight, float *toward, float *back,
                        float *back_factor, float *mean) {
     return USE(spread)(bag, scale, lse, weight, toward, back, back_factor, mean);
+}
+
+EXPORT int onca_mutual(const onca_bag *bag, float scale, const float *lse, const float *weight, float *toward, float *mean) {
+    return USE(mutual)(bag, scale, lse, weight, toward, mean);
 }
 
 EXPORT int onca_hinge(const onca_bag *bag, const float *offset, float *hinge, int64_t *active, float *toward, float *mean) {

@@ -61,6 +61,10 @@ int onca_sums(const onca_bag *bag, float scale, float *lse, float *toward, float
 int onca_spread(const onca_bag *bag, float scale, const float *lse, const float *weight, float *toward, float *back,
                 float *back_factor, float *mean);
 
+/* The slopes of sum_b weight[b] * lse[b] where the queries are the keys (float32, the same factors), and who is present for whom
+   is mutual: by row b as a query and as a key together, toward [B,D], and mean [B] likewise. One product less than onca_spread. */
+int onca_mutual(const onca_bag *bag, float scale, const float *lse, const float *weight, float *toward, float *mean);
+
 /* hinge [B] = sum over present of max(0, s + offset[b]); active [B] = how many are above 0; toward [B,D] as above (or NULL),
    mean [B] (or NULL) = sum of s over the active ones. */
 int onca_hinge(const onca_bag *bag, const float *offset, float *hinge, int64_t *active, float *toward, float *mean);

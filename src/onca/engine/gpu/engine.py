@@ -132,6 +132,9 @@ class Triton:
             )
         return Spread(own, mean, slope, by_factor)
 
+    def mutual(self, view: View, scale: float, lse: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return kernels.both_ways(self, view, scale, lse, weight)
+
     def hinge(self, view: View, offset: Tensor, slopes: bool) -> Hinged:
         """Some rows against all keys at a time, with torch's own products for the slopes."""
         parts = [self._hinge(_rows(view, part), offset[part], slopes) for part in _parts(*view.shape)]
