@@ -25,7 +25,7 @@ TEMPERATURE = 0.2
 SHARE = 0.05  # the hardest
 ROWS = 64  # of each measured result that are compared with a sort
 COPIES = 5
-TESTS = Path(__file__).parent.parent / "tests" / "test_triton.py"
+TESTS = Path(__file__).parent.parent / "tests" / "triton_cases.py"
 CHECKED = (
     "Checked before timing: the engine's tests on this device; at each size the sets of 64 queries against a stable "
     "sort of the engine's own scores, their sums within 1e-5 and slopes within 1e-2 (weights are rounded to bf16) of "
@@ -74,7 +74,7 @@ def make() -> Table:
     about = {"device": device.name, "memory": device.total_memory, "cuda": torch.version.cuda, "tests passed": tested}
     rows = [replace(row, more=row.more | about) for size in SIZES for row in measured(size)]
     if not tested:
-        rows.insert(0, Row("the device", "tests/test_triton.py", state="unequal", note="tests fail", more=about))
+        rows.insert(0, Row("the device", "tests/triton_cases.py", state="unequal", note="tests fail", more=about))
     return Table("gpu", f"The hardest 5 %, forward and gradient by queries, bf16, {device.name}", tuple(rows), CHECKED)
 
 

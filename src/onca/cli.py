@@ -177,8 +177,7 @@ def explain(
 ) -> int:
     """Show which engine serves which part of a method.
 
-    The method is run once on made-up keys, and each walk over them is told.
-    kth finds a rank, lse and mean sum, count, rows and hits are of sets.
+    kth finds a rank; lse and mean sum; count, rows and hits are of sets.
 
     For example:
       onca explain "chain(keep(hardest(5)), infonce)"
