@@ -147,6 +147,35 @@ def test_a_ring_with_a_reserve(enqueued: int, rule: str, engine: str) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("parts", ["twice", "columns", "overlap", "rows"])
+@pytest.mark.parametrize(
+    "method",
+    ["infonce", "chain(drop(same_class), infonce)", "chain(keep(~given), infonce)", "chain(keep(hardest(5)), infonce)"],
+)
+def test_negatives_of_one_tensor(parts: str, method: str, normalize: bool, engine: str) -> None:
+    """The same rows twice, columns of one matrix, rows that meet, rows that do not: each entry counts for itself."""
+    draw = torch.Generator().manual_seed(4)
+    whole = (8 * torch.randn(400, 32, generator=draw)).round() / 8
+    cut = {
+        "twice": [whole[:200, :16]] * 2, "columns": [whole[:, :16], whole[:, 16:]],
+        "overlap": [whole[:300, :16], whole[100:, :16]], "rows": [whole[200:, :16], whole[:200, :16]],
+    }[parts]  # fmt: skip
+    query, numbers = (8 * torch.randn(6, 16, generator=draw)).round() / 8, [len(keys) for keys in cut]
+    more = {
+        "label": torch.arange(6) % 3, "index": torch.arange(6),
+        "given": torch.rand(6, sum(numbers), generator=draw) < 0.3,
+        "negative_label": [(torch.arange(n) + i) % (3 + i) for i, n in enumerate(numbers)],
+        "negative_index": [torch.arange(n) // (1 + i) for i, n in enumerate(numbers)],
+    }  # fmt: skip
+    losses = []
+    for name in ("native", "torch"):
+        with onca.engine(name):
+            found = onca.contrast(query, query, cut, method, 0.5, reduction="none", normalize=normalize, **more)
+            losses.append(found)
+    torch.testing.assert_close(*losses, rtol=2e-5, atol=2e-6)
+
+
 def test_a_set_is_never_judged_again_by_scores() -> None:
     """Two routines round products apart: a set that was chosen is the same to every walk, also those of torch."""
     draw = torch.Generator().manual_seed(3)

@@ -70,10 +70,12 @@ class Shared:
 
     def kept(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """What was found out before for the same columns, by this bag or one it was made of; or else `make()`."""
-        place = (key, self.keys.data_ptr(), len(self.keys))
-        if place not in self.bag.memo:
-            self.bag.memo[place] = make()
-        found: Tensor = self.bag.memo[place]
+        known = [(start, x.place, x.index, x.label) for x, start in zip(self.links, self.starts, strict=True)]
+        same = tuple(x if isinstance(x, int) else id(x) for each in known for x in each)
+        at = (key, self.keys.data_ptr(), len(self.keys), same)
+        if at not in self.bag.memo:
+            self.bag.memo[at] = make(), known, self.bag.query_index  # held, so that no other tensor takes over their id
+        found: Tensor = self.bag.memo[at][0]
         return found
 
     def spans(self) -> list[tuple[Link, int]]:
@@ -188,8 +190,18 @@ def _together(bag: Bag) -> list[list[Link]]:
         alone = link.factor is not None or v.requires_grad or link.per_query or link.rows is not None
         kind = link if alone else (v.untyped_storage().data_ptr(), v.dtype, v.stride(), *map(id, link.tests))
         if link.length:
-            groups.setdefault(kind, []).append(link)
+            fits = all(_apart(link.vectors, other.vectors) for other in groups.get(kind, []))
+            groups.setdefault(kind if fits else link, []).append(link)
     return list(groups.values())
+
+
+def _apart(one: Tensor, other: Tensor) -> bool:
+    """Whether two parts of one tensor, of equal strides, are rows of it that do not meet (not columns, nor shared)."""
+    stride, distance = int(one.stride(0)), int(other.storage_offset()) - int(one.storage_offset())
+    if stride <= 0 or distance % stride:
+        return False
+    rows = distance // stride
+    return rows >= len(one) or -rows >= len(other)
 
 
 def _join(bag: Bag, links: list[Link]) -> tuple[Shared | None, str]:
