@@ -8,9 +8,7 @@
 #include "finish.h"
 #include "select.h"
 #include "scores.h"
-#if __has_include("sums.h")
 #include "sums.h"
-#endif
 #undef LEVEL
 #undef WIDTH
 #undef AMX

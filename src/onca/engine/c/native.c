@@ -88,25 +88,12 @@ typedef struct {
     void (*listed)(int64_t, int64_t, const uint64_t *, int64_t, int64_t *);
 } level;
 
-#if __has_include("sums.h")
-#define SUMS(which) sums_##which, spread_##which, mutual_##which, hinge_##which
-#else
-#define SUMS(which) NULL, NULL, NULL
-#endif
 #define TABLE(which)                                                                                                              \
-    {#which, scores_##which, select_##which, above_##which, nearest_##which, SUMS(which), equal_##which, count_##which,           \
-     hits_##which, listed_##which}
+    {#which, scores_##which, select_##which, above_##which, nearest_##which, sums_##which, spread_##which,                       \
+     mutual_##which, hinge_##which, equal_##which, count_##which, hits_##which, listed_##which}
 
-#define JOINED(name, which) name##_##which
-#define JOIN(name, which) JOINED(name, which)
-#define FN(name) JOIN(name, LEVEL)
-#define PRAGMA(text) _Pragma(#text)
-#if defined(__clang__)
-#define TARGET(list) PRAGMA(clang attribute push(__attribute__((target(list))), apply_to = function))
-#define TARGET_END PRAGMA(clang attribute pop)
-#else
-#define TARGET(list) PRAGMA(GCC push_options) PRAGMA(GCC target(list))
-#define TARGET_END PRAGMA(GCC pop_options)
+#include "target.h"
+#if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi" /* vectors are handed only between functions of this file */
 #endif
 

@@ -21,17 +21,9 @@ typedef struct { /* what one thread writes on */
     void *memory;
 } scratch;
 
-#define JOINED(name, which) name##_##which
-#define JOIN(name, which) JOINED(name, which)
-#define FN(name) JOIN(name, LEVEL)
-#define PRAGMA(text) _Pragma(#text)
-#if defined(__clang__)
-#define TARGET(list) PRAGMA(clang attribute push(__attribute__((target(list))), apply_to = function))
-#define TARGET_END PRAGMA(clang attribute pop)
-#else
+#include "target.h"
+#if !defined(__clang__)
 #pragma GCC optimize("no-trapping-math") /* no flag of floating point is ever read: choosing needs no branch */
-#define TARGET(list) PRAGMA(GCC push_options) PRAGMA(GCC target(list))
-#define TARGET_END PRAGMA(GCC pop_options)
 #endif
 
 #define LEVEL portable
