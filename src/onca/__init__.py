@@ -1,5 +1,8 @@
 """onca: a workbench for the negatives and positives of contrastive learning."""
 
+from importlib import import_module
+from types import ModuleType
+
 from onca import hosts, sliced
 from onca.bag import Bag
 from onca.bank import Bank
@@ -39,6 +42,15 @@ from onca.select import above, easiest, farthest, hardest, nearest, sample, semi
 from onca.selector import Selector
 
 __version__ = "0.1.0"
+
+LATER = ("analyse", "audit", "ledger")  # packages that are loaded when they are first asked for: `onca.audit.watch`
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in LATER:
+        return import_module(f"onca.{name}")
+    raise AttributeError(f"module 'onca' has no attribute {name!r}")
+
 
 __all__ = [
     "Bag",
