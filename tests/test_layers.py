@@ -13,8 +13,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "onca"
 LAYERS = (
     *("part", "schedule", "engine/", "sliced", "search", "neighbours", "mix", "link", "predicate", "ranking", "shared"),
     *("sums", "bag", "pool", "difficulty", "selector", "select", "identity", "rules", "objectives", "method"),
-    *("methods/", "memory", "lasting", "bank", "drop_in", "explain", "encoders/", "views/", "data/", "hosts/", "ledger/"),
-    *("evaluate/", "train/", "analyse/", "audit/", "study/", "report/"),
+    *("methods/", "memory", "lasting", "bank", "drop_in", "explain", "encoders/", "views/", "data/", "hosts/"),
+    *("ledger/", "evaluate/", "train/", "analyse/", "audit/", "study/", "report/"),
     *("cli_data", "cli_analyse", "cli_audit", "cli", "__main__"),
 )
 

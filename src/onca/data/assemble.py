@@ -17,7 +17,7 @@ TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """One part as it lies in the source: encoded pictures with their labels; levels and sequences as in `ImageSet`."""
+    """One part as it lies in the source: encoded pictures with their labels; the rest as in `ImageSet`."""
 
     pictures: Pictures
     label: Tensor  # int64 [N]
@@ -25,6 +25,7 @@ class Raw:
     levels: Levels
     sequence: Tensor | None = None
     frame: Tensor | None = None
+    wnids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def _image_set(raw: Raw, rows: Tensor, wish: Wish, shape: tuple[int, int] | None
         skipped=skipped,
         sequence=None if raw.sequence is None else raw.sequence[index],
         frame=None if raw.frame is None else raw.frame[index],
+        wnids=raw.wnids[: wish.classes],
     )
 
 

@@ -25,6 +25,7 @@ class ImageSet:
     skipped  names of images that were left out because they could not be decoded
     sequence int64 [N], the moving sequence (a video, say) that the image belongs to, -1 to none; None: there are none
     frame    int64 [N], its place in time within its sequence; given with `sequence`
+    wnids    WordNet id of each class; (): not known
     """
 
     pixels: Tensor | None
@@ -37,6 +38,7 @@ class ImageSet:
     skipped: tuple[str, ...] = ()
     sequence: Tensor | None = None
     frame: Tensor | None = None
+    wnids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.pixels is None) == (self.undecoded is None):
@@ -53,6 +55,8 @@ class ImageSet:
         for name, value in (("sequence", self.sequence), ("frame", self.frame)):
             if value is not None and value.shape != self.index.shape:
                 raise ValueError(f"{name} must be [{stored}], one number an image; it is {list(value.shape)}")
+        if self.wnids and len(self.wnids) != len(self.names):
+            raise ValueError(f"{len(self.wnids)} WordNet ids for {len(self.names)} classes: there must be as many")
         for level, (label, names) in {"label": (self.label, self.names), **self.levels}.items():
             if len(label) and not -1 <= int(label.min()) <= int(label.max()) < len(names):
                 raise ValueError(

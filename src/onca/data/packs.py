@@ -2,7 +2,8 @@
 
 Arrays of a pack: `data` uint8, all image files one after the other; `offsets` int64 [N+1], image i is
 data[offsets[i]:offsets[i+1]]; `labels` int64 [N], -1 unknown, with `class_names`; any further `X_labels` with `X_names`
-is a level of the hierarchy; `sequence` with `frame`, int64 [N], say which images follow each other in time, -1 none.
+is a level of the hierarchy; `sequence` with `frame`, int64 [N], say which images follow each other in time, -1 none;
+`wnids` is the WordNet id of each class.
 The rest is ignored.
 """
 
@@ -63,6 +64,7 @@ def read_pack(path: Path) -> Raw:
         names,
         _levels(arrays, label, names, path),
         *_times(arrays, count, path),
+        wnids=_wnids(arrays, names, path),
     )
 
 
@@ -171,6 +173,13 @@ def _times(arrays: Arrays, count: int, path: Path) -> tuple[Tensor | None, Tenso
                 f"not {values.dtype} {values.shape}"
             )
     return torch.from_numpy(arrays["sequence"].astype(np.int64)), torch.from_numpy(arrays["frame"].astype(np.int64))
+
+
+def _wnids(arrays: Arrays, names: tuple[str, ...], path: Path) -> tuple[str, ...]:
+    found = tuple(str(wnid) for wnid in arrays.get("wnids", np.empty(0)).tolist())
+    if found and len(found) != len(names):
+        raise ValueError(f"{path}: {len(found)} wnids and {len(names)} class_names: there must be as many")
+    return found
 
 
 def _agree(file: Path, first: Raw, other_file: Path, other: Raw) -> None:
