@@ -28,6 +28,7 @@ def train(
     run: Annotated[Run, tyro.conf.arg(name="")] = Run(),  # noqa: B008 - frozen, and tyro shows its defaults
     resume: bool = False,
     save_every: float = 60.0,
+    snapshots: int | None = None,
 ) -> dict[str, Any]:
     """Train an encoder, and evaluate it once after the last epoch.
 
@@ -38,14 +39,16 @@ def train(
       onca train --data cifar100 --method "chain(keep(hardest(5)), infonce)"
       onca train --host simclr --temperature 0.2 --epochs 20
       onca train --epochs 20 --resume
+      onca train --epochs 20 --snapshots 5
 
     Args:
         run: what to train.
         resume: go on with a run that was cut off, or with more --epochs.
         save_every: seconds between checkpoints inside an epoch.
+        snapshots: keep the encoders' weights every so many epochs, in RUN/snapshots.
     """
     with training.Bar(run.name) as bar:
-        result = training.train(run, resume=resume, save_seconds=save_every, watch=bar)
+        result = training.train(run, resume=resume, save_seconds=save_every, watch=bar, snapshots=snapshots)
     if result["linear_top1"] is None:
         print("trained; the images have no labels to evaluate with: try onca evaluate RUN --on DATA")
     else:

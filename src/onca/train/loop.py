@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,27 +19,28 @@ from onca.objectives import Method
 from onca.pool import Pool
 from onca.train import assemble
 from onca.train.batches import batches, sizes
-from onca.train.checkpoint import load_checkpoint, save_checkpoint
+from onca.train.checkpoint import load_checkpoint
 from onca.train.interrupt import Interrupt, Interrupted
 from onca.train.journal import Journal
 from onca.train.network import Network, device
+from onca.train.observe import Observer, show
 from onca.train.optimise import learning_rate, optimiser
 from onca.train.pixels import Pixels
 from onca.train.progress import Tick, Watch
 from onca.train.run import Run
+from onca.train.state import NotFinite, kept, restore, save, snapshot
 from onca.train.viewer import Viewer
 from onca.views import Boxes, as_crop
 
 SAVE_SECONDS = 60.0  # between checkpoints inside an epoch
 
 
-class NotFinite(ValueError):
-    """A loss or a weight that is NaN or infinite. The last good checkpoint is kept."""
-
-
 @dataclass
 class Training:
-    """Everything a run changes while it trains, ready for its step `step` (from 0)."""
+    """Everything a run changes while it trains, ready for its step `step` (from 0), and who looks on.
+
+    every: epochs between two snapshots, None: none are taken.
+    """
 
     run: Run
     images: ImageSet
@@ -52,6 +53,8 @@ class Training:
     per_epoch: int
     step: int = 0
     journal: Mapping[str, Any] | None = None  # where metrics.jsonl stood at the checkpoint
+    observers: tuple[Observer, ...] = ()
+    every: int | None = None
 
     @property
     def steps(self) -> int:
@@ -97,58 +100,6 @@ def start(run: Run, data: Splits) -> Training:
     return training
 
 
-def restore(training: Training, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Puts a checkpoint's state into a training that was made from the same run.
-
-    Raises:
-        ValueError: the data set has changed since.
-    """
-    if facts["images"] != len(training.images):
-        raise ValueError(
-            f"{training.run.folder}: the training set has {len(training.images)} images now and had {facts['images']} "
-            "when the checkpoint was written; restore the data, or start anew in another --runs"
-        )
-    training.host.load_state_dict(_under("host.", tensors))
-    state = training.optimiser.state_dict()
-    state["state"] = {}
-    for name, value in _under("optimiser.", tensors).items():
-        place, key = name.split(".", 1)
-        state["state"].setdefault(int(place), {})[key] = value
-    training.optimiser.load_state_dict(state)
-    torch.set_rng_state(tensors["random.cpu"].cpu())
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"].cpu())
-    training.step, training.journal = facts["step"], facts["journal"]
-
-
-def save(training: Training, journal: Journal) -> None:
-    """Writes the checkpoint of a training between two steps.
-
-    Raises:
-        NotFinite: a weight is not finite; the older checkpoint is kept.
-        NotSaved: the disk refuses; the older checkpoint is whole.
-    """
-    tensors = {f"host.{name}": value for name, value in training.host.state_dict().items()}
-    for name, weight in tensors.items():
-        if weight.is_floating_point() and not bool(weight.isfinite().all()):
-            raise NotFinite(f"step {training.step}: {name} is not finite, {_kept(training)}")
-    for place, values in training.optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{place}.{key}": value for key, value in values.items() if isinstance(value, Tensor)}
-    tensors["random.cpu"] = torch.get_rng_state()
-    if training.pixels.device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    facts = {
-        "step": training.step,
-        "epoch": training.step / training.per_epoch,
-        "images": len(training.images),
-        "size": training.viewer.recipe.size,
-        "run": asdict(training.run),
-        "journal": journal.state(),
-        "torch": torch.__version__,
-    }
-    save_checkpoint(training.run.folder / "checkpoint", tensors, facts)
-
-
 def fit(training: Training, watch: Watch | None = None, save_seconds: float = SAVE_SECONDS) -> None:
     """Trains from where `training` stands to the run's last epoch, with checkpoints on the way.
 
@@ -160,6 +111,8 @@ def fit(training: Training, watch: Watch | None = None, save_seconds: float = SA
     found: dict[str, Any] = {}
     assemble.warn_of_long_queue(run, len(training.images))
     training.host.train()
+    if training.step == 0:
+        snapshot(training)
     with (
         Journal(run.folder / "metrics.jsonl", training.journal) as journal,
         Interrupt() as interrupt,
@@ -213,6 +166,7 @@ def advance(training: Training, rows: Tensor, lr: float) -> tuple[float, dict[st
     training.optimiser.zero_grad()
     torch.autograd.backward(loss)
     training.optimiser.step()
+    show(training.observers, pools, training.method, training.step + 1, batch.epoch, training.pixels.device)
     training.host.after_step()
     return value, training.host.notes
 
@@ -229,10 +183,6 @@ def make_batch(training: Training, rows: Tensor) -> Batch:
     )
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
 def _not_finite(training: Training, pools: Sequence[Pool], value: float) -> NotFinite:
     """The error for a loss that is not finite: the step, and the input and row that are not (a second look)."""
     cause = "every input is finite"
@@ -242,9 +192,4 @@ def _not_finite(training: Training, pools: Sequence[Pool], value: float) -> NotF
         except ValueError as problem:
             cause = str(problem)
             break
-    return NotFinite(f"step {training.step + 1}: the loss is {value} ({cause}); {_kept(training)}")
-
-
-def _kept(training: Training) -> str:
-    found = load_checkpoint(training.run.folder / "checkpoint")
-    return f"the checkpoint of step {found[1]['step']} is kept" if found else "there is no checkpoint yet"
+    return NotFinite(f"step {training.step + 1}: the loss is {value} ({cause}); {kept(training)}")
