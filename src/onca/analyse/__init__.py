@@ -1,5 +1,31 @@
 """What a trained space, or any embeddings, holds: section 4 of 2010.06682, and the floor that raw pixels give."""
 
+from onca.analyse.agreement import Agreement, agreements
+from onca.analyse.analysis import Analysis, analyse, read_analysis
+from onca.analyse.classes import ClassPair, ClassPairs
+from onca.analyse.consistency import HardFrequency
+from onca.analyse.difficulty import Contrast, Histogram
+from onca.analyse.embed import embed
+from onca.analyse.files import read_space
+from onca.analyse.pixels import pixels
 from onca.analyse.space import Space, space
+from onca.analyse.statistics import Interval
 
-__all__ = ["Space", "space"]
+__all__ = [
+    "Agreement",
+    "Analysis",
+    "ClassPair",
+    "ClassPairs",
+    "Contrast",
+    "HardFrequency",
+    "Histogram",
+    "Interval",
+    "Space",
+    "agreements",
+    "analyse",
+    "embed",
+    "pixels",
+    "read_analysis",
+    "read_space",
+    "space",
+]
