@@ -1,12 +1,14 @@
 """What a trained space, or any embeddings, holds: section 4 of 2010.06682, and the floor that raw pixels give."""
 
 from onca.analyse.agreement import Agreement, agreements
-from onca.analyse.analysis import Analysis, analyse, read_analysis
+from onca.analyse.analysis import Analysis, read_analysis
 from onca.analyse.classes import ClassPair, ClassPairs
 from onca.analyse.consistency import HardFrequency
-from onca.analyse.difficulty import Contrast, Histogram
+from onca.analyse.difficulty import Contrast
+from onca.analyse.dots import Histogram
 from onca.analyse.embed import embed
 from onca.analyse.files import read_space
+from onca.analyse.look import analyse
 from onca.analyse.pixels import pixels
 from onca.analyse.space import Space, space
 from onca.analyse.statistics import Interval

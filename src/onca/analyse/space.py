@@ -25,6 +25,7 @@ class Space:
     epoch      of the checkpoint it was made with; None: of no training
     images     row i of the space is the image in row i; None: there are only embeddings
     hierarchy  of the classes, None where there is none
+    views      unit rows [M,D] of two random views of the same M images, one tensor a view; None: there are no views
     """
 
     rows: Tensor
@@ -35,6 +36,7 @@ class Space:
     epoch: float | None = None
     images: ImageSet | None = None
     hierarchy: Hierarchy | None = None
+    views: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,6 +80,8 @@ def space(
     index = torch.arange(count) if index is None else index.long()
     if not names:
         names = tuple(str(number) for number in range(int(label.max()) + 1))
+    if not -1 <= int(label.min()) <= int(label.max()) < len(names):
+        raise ValueError(f"{source}: labels {int(label.min())} to {int(label.max())}, but there are {len(names)} names")
     return Space(
         rows=normalize(rows[kept].double(), dim=1).float(),
         index=index[kept],
