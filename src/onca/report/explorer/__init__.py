@@ -7,14 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 
 from onca.analyse import Space
+from onca.report.explorer.document import document
+from onca.report.explorer.entries import entries
+from onca.report.explorer.export import export
+from onca.report.explorer.layout import layout
+from onca.report.explorer.payload import NONE, payload
+from onca.report.explorer.plane import Kind, planes
+from onca.report.explorer.series import Checkpoint, Series, check
+from onca.report.explorer.sheets import Sheets, in_blocks, sheets
+from onca.report.explorer.table import pyarrow, write_table
 from onca.report.explorer.views import Views
 
 __all__ = ["Views", "explore", "export"]
+
+MOST_BYTES = 25_000_000  # of the page
+LONGEST = 64  # pixels of a thumbnail's longer side
 
 
 def explore(
@@ -27,15 +38,16 @@ def explore(
     duplicates: Tensor | None = None,
     ledger: Path | None = None,
     views: Views | None = None,
-    map: Literal["pca", "umap"] = "pca",
+    names: tuple[str, str] = ("this run", "the other run"),
+    map: Kind = "pca",
     table: bool = True,
 ) -> Path:
     """Write the page and, beside it, the rows it shows as a table; returns the page's path.
 
     Every image asks once for each checkpoint; its negatives are all other images, ranked by cosine as a window ranks
     them (a stable descending sort). Shown are the hardest, those around each edge, the median, the easiest, and the
-    hardest and easiest of its own class and near-duplicates wherever they stand. The percentile of rank r of n negatives is
-    100 (1 - (r + 1/2) / n), so that `window(low, high)` holds exactly low <= percentile < high.
+    hardest and easiest of its own class and near-duplicates wherever they stand. The percentile of rank r of n
+    negatives is 100 (1 - (r + 1/2) / n), so that `window(low, high)` holds exactly low <= percentile < high.
 
     Args:
         spaces: one a checkpoint, in order, all of the same images.
@@ -44,6 +56,7 @@ def explore(
         duplicates: int64 [I], the group of each image by index, as `onca.data.near_duplicates` gives it.
         ledger: a run's ledger folder: the age of a negative is that of its last record with the same query.
         views: augmented views of each image: its positives.
+        names: of the two runs, on the page and in the table.
         map: how the rows are laid out flat; "umap" needs umap-learn.
         table: write `path` with the suffix .parquet too; needs pyarrow.
 
@@ -51,17 +64,47 @@ def explore(
         ValueError: no space or spaces of different images, fewer than 4 of them, an index that repeats, edges out of
             range, a page of more than 25 MB, a package that is not installed.
     """
-    raise NotImplementedError
+    check(spaces, against, NONE - 1)
+    plan = layout(len(spaces[0]) - 1, edges)
+    if table:
+        pyarrow()
+    group = None if duplicates is None else duplicates[spaces[0].index]
+    flat = planes([space.rows for space in (*spaces, *against)], map)
+    seen = (None,) * len(flat) if views is None else (*views.rows, *views.against)
+    checkpoints = [
+        Checkpoint(space, entries(space, plan, group, rows), plane, plan, group)
+        for space, plane, rows in zip((*spaces, *against), flat, seen, strict=True)
+    ]
+    series = [Series(names[0], checkpoints[: len(spaces)])]
+    if against:
+        series.append(Series(names[1], checkpoints[len(spaces) :]))
+    pictures, seen_views = _sheets(spaces[0], views)
+    page = document(title, _lead(spaces[0]), payload(title, series, plan, pictures, seen_views), pictures, seen_views)
+    size = len(page.encode())
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"the page would have {size / 1e6:.0f} MB, {MOST_BYTES / 1e6:.0f} MB are the most: "
+            f"take fewer than {len(spaces[0]):,} images, or fewer than {len(checkpoints)} checkpoints"
+        )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    if table:
+        write_table(series, path.with_suffix(".parquet"))
+    return path
 
 
-def export(space: Space, folder: str | Path, *, duplicates: Tensor | None = None, k: int = 20) -> tuple[Path, Path]:
-    """Write one space for two explorers of others, each with the images; returns both paths.
+def _sheets(space: Space, views: Views | None) -> tuple[Sheets | None, Sheets | None]:
+    """Thumbnails of the images and of their views, as far as there are any."""
+    images = space.images
+    pictures = None if images is None else sheets((images.take(rows) for rows in in_blocks(len(space))), LONGEST)
+    seen = None if views is None else sheets((views.pixels[rows].flatten(0, 1) for rows in in_blocks(len(space))), 48)
+    return pictures, seen
 
-    `FOLDER/atlas.parquet` is for embedding-atlas: a row an image with x, y, the picture, labels and facts, and a column
-    `neighbors` of {ids, distances}: the rows of its k hardest negatives and 1 - cosine.
-    `FOLDER/fiftyone/` is a FiftyOneImageClassificationDataset: `data/<index>.png` and `labels.json` with attributes.
 
-    Raises:
-        ValueError: a space without images, k out of range, pyarrow is not installed.
-    """
-    raise NotImplementedError
+def _lead(space: Space) -> str:
+    what = space.images.source if space.images is not None else space.source
+    return (
+        f"Whom is an image pushed away from? Each of {len(space):,} images of {what} asks all others. Its negatives "
+        "are laid out from the hardest to the easiest, with the edges of the window drawn where they fall."
+    )

@@ -1,0 +1,102 @@
+"""Who an image's negatives are, and which are shown. N images, n = N - 1 negatives of each, K shown, R ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import binom
+from torch import Tensor
+
+from onca.analyse import Space
+from onca.report.explorer.layout import Layout
+
+QUERIES = 256  # looked at together
+SAME_HARD, SAME_EASY = 4, 2  # of the query's own class, from either end
+DUPLICATES = 4  # near-duplicates of the query, the hardest
+CHANCE = 0.05  # that shuffling would call any image at all consistently hard
+TIMES = 2.0  # as often as by chance, at least, is consistently hard
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """The negatives that are shown of each image of one space.
+
+    row         int64 [N,K], the negative's row, the hardest first; -1 where there are fewer than K
+    rank        int64 [N,K], among all n negatives of the query; -1
+    similarity  float32 [N,K], the cosine; nan
+    curve       float32 [N,R], the cosine at the ranks `Layout.curve`
+    hits        int64 [N], how many queries have the image among their hardest 5 %
+    views       float32 [N,V], the cosine of each view; above int64 [N,V], how many negatives are more similar than it
+    """
+
+    row: Tensor
+    rank: Tensor
+    similarity: Tensor
+    curve: Tensor
+    hits: Tensor
+    views: Tensor
+    above: Tensor
+
+    @property
+    def known(self) -> Tensor:
+        """Which of the K are negatives, bool [N,K]."""
+        return self.row >= 0
+
+
+def entries(space: Space, layout: Layout, group: Tensor | None = None, views: Tensor | None = None) -> Entries:
+    """All negatives of all images, by slices of queries. group: near-duplicates [N]; views: unit rows [N,V,D]."""
+    fixed, at = torch.tensor(layout.ranks), torch.tensor(layout.curve)
+    most = min(layout.negatives, len(fixed) + SAME_HARD + SAME_EASY + (DUPLICATES if group is not None else 0))
+    found = []
+    hits = torch.zeros(len(space), dtype=torch.int64)
+    for query in torch.split(torch.arange(len(space)), QUERIES):
+        score = space.rows[query] @ space.rows.T  # [b,N]
+        score[torch.arange(len(query)), query] = -torch.inf
+        ordered, row = (part[:, : layout.negatives] for part in torch.sort(score, dim=1, descending=True, stable=True))
+        hits += row[:, : layout.hard].flatten().bincount(minlength=len(space))
+        shown = torch.zeros(row.shape, dtype=torch.bool)
+        shown[:, fixed] = True
+        shown |= _ends(_alike(space.label, query, row), SAME_HARD, SAME_EASY)
+        if group is not None:
+            shown |= _ends(group[query, None] == group[row], DUPLICATES, 0)
+        rank = torch.where(shown, torch.arange(layout.negatives), layout.negatives).sort(1).values[:, :most]
+        there = rank < layout.negatives
+        place = rank.clamp_max(layout.negatives - 1)
+        seen = (
+            torch.empty(len(query), 0) if views is None else torch.einsum("bd,bvd->bv", space.rows[query], views[query])
+        )
+        found.append(
+            (
+                torch.where(there, row.gather(1, place), -1),
+                torch.where(there, rank, -1),
+                torch.where(there, ordered.gather(1, place), torch.nan),
+                ordered[:, at],
+                seen,
+                (score[:, None] > seen[..., None]).sum(2),
+            )
+        )
+    row, rank, similarity, curve, seen, above = (torch.cat(part) for part in zip(*found, strict=True))
+    return Entries(row, rank, similarity, curve, hits, seen, above)
+
+
+def often_hard(hits: Tensor, layout: Layout) -> Tensor:
+    """Which images are consistently hard, bool [N].
+
+    Among the hardest 5 % at least twice as often as under shuffling of each query's negatives, and so often that
+    shuffling would lift any one of the N images there in 5 % of cases at most (binomial, Bonferroni).
+    """
+    bound = float(binom.isf(CHANCE / len(hits), layout.negatives, layout.hard / layout.negatives))
+    return hits > max(bound, TIMES * layout.hard - 1)
+
+
+def _alike(label: Tensor, query: Tensor, row: Tensor) -> Tensor:
+    """Whether query and negative are known to be of one class, bool [b,n]."""
+    own = label[query, None]
+    return (own == label[row]) & (own >= 0)
+
+
+def _ends(chosen: Tensor, first: int, last: int) -> Tensor:
+    """The first and the last so many that are chosen in each row, bool [b,n]."""
+    count = chosen.cumsum(1)
+    return chosen & ((count <= first) | (count > count[:, -1:] - last))

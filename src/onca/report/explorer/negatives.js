@@ -1,0 +1,145 @@
+// The query, and along difficulty the negatives that are shown of it.
+const viewsOf = (checkpoint) => {
+  const views = checkpoint.views.length / count;
+  return Array.from({ length: views }, (_, view) => ({
+    view, views, similarity: checkpoint.views[state.query * views + view], above: checkpoint.above[state.query * views + view],
+  }));
+};
+
+const times = (hits) => `${(hits / layout.hard).toFixed(1)} × chance`;
+const hardFor = (checkpoint, row) =>
+  `${thousands(checkpoint.hits[row])} of ${thousands(layout.negatives)} images (${times(checkpoint.hits[row])})`;
+
+// The query's card. With two runs, what depends on the run is said for both.
+const showQuery = () => {
+  const several = data.runs.length > 1;
+  const rows = data.runs.map((run, side) => [
+    several ? `Hard for, ${run.name}` : "Hard for", hardFor(checkpointOf(side), state.query),
+  ]);
+  const card = make("div", { class: "card query" },
+    picture(state.query),
+    make("div", { class: "about" },
+      make("h2", { tabindex: "-1", id: "name" }, className(state.query)),
+      make("p", { class: "soft" }, `image ${images.index[state.query]}`),
+      facts([...rows, several ? ["Same among the hardest", agreement()] : null]),
+    ),
+  );
+  document.getElementById("query").replaceChildren(card, ...positiveCards());
+};
+
+// How many of the hardest negatives two runs have in common.
+const agreement = () => {
+  const hardest = data.runs.map((_, side) => entriesOf(checkpointOf(side), state.query).filter((one) => one.zone === "hardest"));
+  const other = new Set(hardest[1].map((one) => one.row));
+  return `${hardest[0].filter((one) => other.has(one.row)).length} of ${hardest[0].length} in both runs`;
+};
+
+const positiveCards = () => {
+  const sides = data.runs.map((run, side) => [run, viewsOf(checkpointOf(side))]).filter(([, views]) => views.length);
+  if (!sides.length) return [];
+  const views = sides[0][1].map(({ view, views }) =>
+    make("li", {}, viewPicture(state.query, view, views), ...sides.map(([run, found]) =>
+      make("p", { title: run.name },
+        make("strong", {}, similar(found[view].similarity)),
+        make("span", { class: "soft" }, beyond(found[view].above)),
+      )),
+    ));
+  return [make("div", { class: "card positives" }, make("h3", {}, "Positives: views of it"), make("ul", {}, ...views))];
+};
+
+const beyond = (above) =>
+  above === 0 ? " above all negatives" : ` below ${thousands(above)} negative${above > 1 ? "s" : ""}`;
+
+const showSide = (side) => {
+  const checkpoint = checkpointOf(side);
+  const panel = document.querySelector(`[data-run="${side}"]`);
+  panel.querySelector("output").textContent = checkpoint.source;
+  panel.querySelector("input[type=range]").value = state.steps[side];
+  const found = entriesOf(checkpoint, state.query);
+  const kept = found.filter((one) => wanted(one, state.filters));
+  drawCurve(side, checkpoint, kept);
+  const zones = [...layout.zones, { key: "elsewhere", title: "Elsewhere, of its class or near-duplicates" }]
+    .map((zone) => showZone(side, zone, kept.filter((one) => one.zone === zone.key)))
+    .filter(Boolean);
+  const none = `None of the ${found.length} negatives shown here is ${[...state.filters].map((flag) => WORDS[flag]).join(" and ")}.`;
+  panel.querySelector(".zones").replaceChildren(...(zones.length ? zones : [make("p", { class: "note" }, none)]));
+};
+
+const showZone = (side, zone, kept) => {
+  if (!kept.length) return null;
+  const chosen = kept.find((one) => one.row === state.negative);
+  return make("section", { class: "zone", "data-zone": zone.key },
+    make("h3", {}, zone.title),
+    make("div", { class: "tiles" }, ...withEdges(zone, kept.map((one) => [one, tile(side, one)]))),
+    chosen ? pair(side, chosen) : null,
+  );
+};
+
+// Tiles with a line where an edge lies between two of them; at an edge's own zone it is there whatever is filtered.
+const withEdges = (zone, tiles) => {
+  const out = [];
+  let left = layout.edges.filter((edge) => zone.ranks?.includes(edge.rank) && (zone.key === `edge ${edge.percent}` || zone.ranks.includes(edge.rank - 1)));
+  for (const [one, element] of tiles) {
+    for (const edge of left.filter((each) => each.rank <= one.rank)) out.push(edgeMark(edge));
+    left = left.filter((each) => each.rank > one.rank);
+    out.push(element);
+  }
+  return [...out, ...left.map(edgeMark)];
+};
+
+const edgeMark = (edge) =>
+  make("span", { class: "edge", role: "separator", "aria-label": `edge at ${edge.percent} %` }, make("span", {}, `${edge.percent} %`));
+
+const signsOf = (one) => FLAGS.filter((flag) => one.flags[flag]);
+
+const tile = (side, one) => {
+  const flags = signsOf(one);
+  const said = [className(one.row), `image ${images.index[one.row]}`, `similarity ${similar(one.similarity)}`,
+    `percentile ${percent(one.percentile)}`, ...flags.map((flag) => WORDS[flag])].join(", ");
+  return make(
+    "button",
+    {
+      type: "button", class: "tile", tabindex: "-1", "data-row": one.row, "aria-label": said, title: said,
+      "aria-pressed": one.row === state.negative, onclick: () => choose(side, one.row),
+      ondblclick: () => change({ query: one.row }),
+    },
+    make("span", { class: "shown" }, picture(one.row),
+      flags.length ? make("span", { class: "signs", "aria-hidden": "true" }, ...flags.map((flag) =>
+        make("span", { class: flag, title: WORDS[flag] }, SIGNS[flag]))) : null),
+    make("span", { class: "similarity" }, similar(one.similarity)),
+    make("span", { class: "percentile" }, percent(one.percentile)),
+    make("span", { class: "kind" }, lastPart(className(one.row))),
+  );
+};
+
+// Query and chosen negative next to each other, with all that is known of the pair.
+const pair = (side, one) => {
+  const elsewhere = data.runs.map((run, other) => [run, other]).filter(([, other]) => other !== side).map(([run, other]) => {
+    const there = entriesOf(checkpointOf(other), state.query).find((each) => each.row === one.row);
+    return [`In ${run.name}`, there ? `${similar(there.similarity)}, ${percent(there.percentile)}` : "not among those shown"];
+  });
+  return make("div", { class: "pair", role: "region", "aria-label": "The chosen negative" },
+    make("div", { class: "two" }, picture(state.query), picture(one.row)),
+    make("div", { class: "about" },
+      make("h4", {}, className(one.row)),
+      facts([
+        ["Image", String(images.index[one.row])],
+        ["Similarity", similar(one.similarity)],
+        ["Percentile", `${percent(one.percentile)}, rank ${thousands(one.rank + 1)} of ${thousands(layout.negatives)}`],
+        images.depth ? ["Common ancestor", one.depth === null ? "unknown" : `depth ${one.depth} (${images.depth.source})`] : null,
+        checkpointOf(side).age ? ["Age in training", one.age === null ? "not recorded" : `${thousands(one.age)} steps`] : null,
+        ["Hard for", hardFor(checkpointOf(side), one.row)],
+        ["Flags", signsOf(one).map((flag) => `${SIGNS[flag]} ${WORDS[flag]}`).join(", ") || "none"],
+        ...elsewhere,
+      ]),
+      make("button", { type: "button", class: "plain", onclick: () => change({ query: one.row }) }, "Make it the query"),
+    ),
+  );
+};
+
+const choose = (side, row) => {
+  change({ side, negative: state.negative === row && state.side === side ? null : row });
+  tilesOf(side).find((element) => Number(element.dataset.row) === row)?.focus({ preventScroll: true });
+};
+
+const tilesOf = (side) => [...document.querySelectorAll(`[data-run="${side}"] .tile`)];
