@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -56,17 +57,19 @@ class Difficulty:
     segments: Segments
     drawn: dict[str, Floats]  # [draws,S] each
 
+    @cached_property
+    def total(self) -> dict[str, Floats]:
+        """Sums over all queries [1,S]."""
+        return {name: field.sum(0, keepdims=True) for name, field in self.segments.fields.items()}
+
     def measures(self) -> tuple[str, ...]:
         """Those for which there are labels or a hierarchy."""
-        total = self.segments.fields
-        there = {"similarity": True, "same_class": bool(total["labelled"].any())}
-        return tuple(name for name in MEASURES if there.get(name, bool(total["covered"].any())))
+        there = {"similarity": True, "same_class": bool(self.total["labelled"].any())}
+        return tuple(name for name in MEASURES if there.get(name, bool(self.total["covered"].any())))
 
     def mean(self, measure: str, parts: slice) -> tuple[Interval, Floats]:
         """Over all pairs in some parts of the grid, with its resampled values [draws]."""
-        sums, weights = over(self.segments.fields, measure, parts)
-        drawn = divided(*over(self.drawn, measure, parts))
-        value = float(sums.sum() / weights.sum()) if weights.any() else float("nan")
+        (value,), drawn = (divided(*over(fields, measure, parts)) for fields in (self.total, self.drawn))
         return interval(value, drawn), drawn
 
     def by_query(self, measure: str, parts: slice) -> Floats:
@@ -75,15 +78,20 @@ class Difficulty:
 
     def curve(self, measure: str, bins: int) -> tuple[Interval, ...]:
         """By bin, easiest first."""
-        edges = [Fraction(100 * place, bins) for place in range(bins + 1)]
-        parts = [self.segments.part(low, high) for low, high in pairwise(edges)]
-        return tuple(self.mean(measure, part)[0] for part in reversed(parts))
+        return tuple(self.mean(measure, part)[0] for part in self._bins(bins))
+
+    def percentiles(self, measure: str) -> Floats:
+        """By percentile [100], easiest first."""
+        return np.concatenate([divided(*over(self.total, measure, part)) for part in self._bins(100)])
+
+    def _bins(self, bins: int) -> list[slice]:
+        edges = [Fraction(100 * place, bins) for place in range(bins, -1, -1)]
+        return [self.segments.part(low, high) for high, low in pairwise(edges)]
 
     def contrast(self, measure: Measure, side: Side, cut: float) -> tuple[Contrast, Floats]:
         """One end against the rest, and the resampled values [draws] of their difference."""
         ends, others = self._ends(side, cut)
         (end, end_drawn), (rest, rest_drawn) = self.mean(measure, ends), self.mean(measure, others)
-        # the rest of the hardest goes on to the other side, so it is one slice, as is the middle
         test = unpaired(self.by_query(measure, ends), self.by_query(measure, others))
         difference = end_drawn - rest_drawn
         contrast = Contrast(
@@ -112,8 +120,7 @@ class Difficulty:
     def _p_percentiles(self, measure: str, side: Side, cut: float) -> float | None:
         if not float(cut).is_integer() or int(self.segments.fields["count"].sum(1).min()) < 100:
             return None
-        values = np.array([mean.value for mean in reversed(self.curve(measure, 100))], dtype=np.float64)
-        far = int(cut)
+        values, far = self.percentiles(measure)[::-1], int(cut)
         end, rest = (values[:far], values[far:]) if side == "hardest" else (values[-far:], values[far:-far])
         return unpaired(end, rest).p
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from onca.analyse.pairs import Ranked
-from onca.analyse.statistics import divided, plain
+from onca.analyse.statistics import Floats, divided, plain
 
 STEPS = 200  # of 0.01, from -1 to 1
 SHARPNESS = 2.0  # t of uniformity, exp(-t d^2)
@@ -28,37 +29,66 @@ class Histogram:
     lca_max_other: tuple[float | None, ...] | None
 
 
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Runs of entries [R] of a slice, row by row, that lie in one step of the histogram each."""
+
+    begin: NDArray[np.int64]
+    width: NDArray[np.int64]
+    step: NDArray[np.int64]
+
+    def sums(self, values: Tensor) -> NDArray[np.float64]:
+        """Sums of the values [b,n] by step [K]. Whole numbers below 2^24 in a run stay exact."""
+        runs = np.add.reduceat(values.flatten().numpy(), self.begin)
+        return np.bincount(self.step, runs, STEPS).astype(np.float64)
+
+
 class Dots:
     """Collects dot products, slice by slice."""
 
     def __init__(self) -> None:
         self.pairs, self.below, self.spread = 0, 0, 0.0
         self.low, self.high = torch.inf, -torch.inf
-        self.kinds = np.zeros((4, STEPS))  # pairs of a class and covered, as bits
-        self.labelled, self.depth = np.zeros(STEPS), np.zeros(STEPS)
-        self.sums = np.zeros((2, 2))  # of labelled pairs: other class, same class; dot products, pairs
+        self.edges = torch.linspace(-1, 1, STEPS + 1, dtype=torch.float64).float()
+        self.count, self.labelled, self.same, self.other, self.depth = np.zeros((5, STEPS))
+        self.dots = 0.0, 0.0  # sums of dot products: of labelled pairs, of those within a class
 
     def see(self, seen: Ranked, related: dict[str, Tensor]) -> None:
-        score, same, covered = seen.score, related["same"], related["covered"]
+        score, same = seen.score, related["same"]
         self.pairs += score.numel()
         self.below += int((score < 0).sum())
         self.low, self.high = min(self.low, float(score.min())), max(self.high, float(score.max()))
-        self.spread += float((2 * SHARPNESS * (score - 1)).exp().sum(dtype=torch.float64))
-        step = ((score + 1) * (STEPS / 2)).long().clamp_(0, STEPS - 1)
-        kind = (same + 2 * covered).long() * STEPS + step
-        self.kinds += torch.bincount(kind.flatten(), minlength=4 * STEPS).view(4, STEPS).numpy()
-        self.labelled += _weighted(step, related["labelled"])
-        self.depth += _weighted(step, related["lca_max"] * (1 - same))
-        for place, chosen in enumerate((related["labelled"] - same, same)):
-            self.sums[place] += float((score * chosen).sum(dtype=torch.float64)), float(chosen.sum(dtype=torch.float64))
+        self.spread += float((2 * SHARPNESS * (score - 1)).exp().sum(1, dtype=torch.float64).sum())
+        steps = self._steps(score)
+        self.count += np.bincount(steps.step, steps.width, STEPS)
+        for sums, values in (
+            (self.labelled, related["labelled"]),
+            (self.same, same),
+            (self.other, related["covered"] * (1 - same)),
+            (self.depth, related["lca_max"] * (1 - same)),
+        ):
+            sums += steps.sums(values)
+        labelled, within = self.dots
+        self.dots = labelled + _dot(score, related["labelled"]), within + _dot(score, same)
+
+    def _steps(self, score: Tensor) -> Steps:
+        """Where in each row a step of the histogram begins: rows descend, so a step is a run of entries."""
+        inner = self.edges[1:-1].flip(0)  # what lies beyond an outer edge by rounding is in the outer step
+        first = torch.searchsorted(-score, -inner.expand(len(score), -1).contiguous(), right=True)
+        rows, count = score.shape
+        begin = torch.cat([torch.zeros(rows, 1, dtype=torch.int64), first], 1)
+        width = torch.diff(begin, dim=1, append=torch.full((rows, 1), count))
+        held = width > 0
+        begin += torch.arange(0, rows * count, count)[:, None]
+        step = (STEPS - 1 - torch.arange(STEPS)).expand(rows, -1)
+        return Steps(begin[held].numpy(), width[held].numpy(), step[held].numpy())
 
     def histogram(self) -> Histogram:
-        same, other = self.kinds[1] + self.kinds[3], self.kinds[2]
         return Histogram(
             edges=tuple(np.round(np.linspace(-1, 1, STEPS + 1), 2).tolist()),
-            share=tuple((self.kinds.sum(0) / self.pairs).tolist()),
-            same_class=_values(same, self.labelled) if self.labelled.any() else None,
-            lca_max_other=_values(self.depth, other) if self.kinds[2:].any() else None,
+            share=tuple((self.count / self.pairs).tolist()),
+            same_class=_values(self.same, self.labelled) if self.labelled.any() else None,
+            lca_max_other=_values(self.depth, self.other) if self.other.any() else None,
         )
 
     @property
@@ -68,13 +98,15 @@ class Dots:
 
     def mean(self, same: bool) -> float | None:
         """Mean dot product of labelled pairs of one class, or of two."""
-        total, count = self.sums[int(same)]
-        return float(total / count) if count else None
+        labelled, within = self.dots
+        all_pairs, pairs = float(self.labelled.sum()), float(self.same.sum())
+        total, count = (within, pairs) if same else (labelled - within, all_pairs - pairs)
+        return total / count if count else None
 
 
-def _weighted(step: Tensor, weights: Tensor) -> np.ndarray:
-    return torch.bincount(step.flatten(), weights.flatten(), minlength=STEPS).double().numpy()
+def _dot(score: Tensor, weights: Tensor) -> float:
+    return float(torch.linalg.vecdot(score, weights).sum(dtype=torch.float64))
 
 
-def _values(sums: np.ndarray, weights: np.ndarray) -> tuple[float | None, ...]:
+def _values(sums: Floats, weights: Floats) -> tuple[float | None, ...]:
     return tuple(plain(value) for value in divided(sums, weights).tolist())

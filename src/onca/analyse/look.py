@@ -13,14 +13,14 @@ from onca.analyse.agreement import Watch, agreement_on
 from onca.analyse.analysis import Analysis
 from onca.analyse.classes import class_pairs
 from onca.analyse.consistency import HARD, Frequencies
-from onca.analyse.difficulty import Contrast, Difficulty, Measure, Side, bounds, values
+from onca.analyse.difficulty import Contrast, Difficulty, Measure, Side, Values, bounds, values
 from onca.analyse.dots import Dots
 from onca.analyse.geometry import alignment, effective_rank
 from onca.analyse.pairs import Pairs, Preset, choose, ranked
 from onca.analyse.pixels import pixels
 from onca.analyse.segments import Labels, Segments, grid
 from onca.analyse.space import Space
-from onca.analyse.statistics import Floats, interval, resample
+from onca.analyse.statistics import Floats, interval, plain, resample
 
 CUTS = (0.1, 1.0, 5.0, 10.0, 50.0)  # percent
 CURVES = {
@@ -157,6 +157,10 @@ def _contrasts(difficulty: Difficulty, cuts: Sequence[float]) -> list[tuple[Cont
     ]
 
 
+def percentiles(difficulty: Difficulty, measure: str) -> Values:
+    return tuple(plain(value) for value in difficulty.percentiles(measure).tolist())
+
+
 def _gathered(
     pairs: Pairs,
     bins: int,
@@ -194,7 +198,7 @@ def _gathered(
         labelled=float(total["labelled"].sum() / dots.pairs),
         **{name: values(curves[name]) if name in curves else None for name in CURVES.values()},  # type: ignore[arg-type]
         intervals={name: bounds(curve) for name, curve in curves.items()},
-        percentiles={CURVES[name]: values(difficulty.curve(name, 100)) for name in there} if enough else None,
+        percentiles={CURVES[name]: percentiles(difficulty, name) for name in there} if enough else None,
         contrasts=tuple(contrasts),
         hardest5_vs_rest={
             name: (at_five[name].end.value, at_five[name].rest.value)

@@ -15,7 +15,7 @@ from torch import Tensor
 from onca.analyse.space import Space
 
 PAPER = 2000  # queries, and as many negatives, in 2010.06682
-SLICE = 2**21  # pairs looked at together, of 8 bytes each
+SLICE = 2**20  # pairs looked at together, of 8 bytes each
 LAST = torch.iinfo(torch.int64).max
 
 Preset = Literal["all", "paper"]
@@ -80,8 +80,9 @@ def choose(
         if queries is not None or negatives is not None:
             raise ValueError('preset="paper" draws its own queries and negatives: leave queries and negatives out')
         draw, count = np.random.default_rng(seed), min(PAPER, len(space))
-        drawn = [torch.from_numpy(np.sort(draw.choice(len(space), count, replace=False))) for _ in range(2)]
-        return Pairs(space, *drawn, *[f"{count:,} at random (seed {seed})"] * 2)
+        query, negative = (torch.from_numpy(np.sort(draw.choice(len(space), count, replace=False))) for _ in range(2))
+        how = f"{count:,} at random (seed {seed})"
+        return Pairs(space, query, negative, how, how)
     order = _by_turns(space.label) if isinstance(queries, int) or isinstance(negatives, int) else torch.empty(0)
     query, asked = _rows(space, queries, order, 0, "queries")
     used = queries if isinstance(queries, int) else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -99,7 +100,11 @@ class Segments:
 
     def part(self, low: float | Fraction, high: float | Fraction) -> slice:
         """The parts from `low` to `high` percent, counted from the hardest; both must be in the grid."""
-        return slice(self.at.index(Fraction(str(low))), self.at.index(Fraction(str(high))))
+        return slice(self._places[Fraction(str(low))], self._places[Fraction(str(high))])
+
+    @cached_property
+    def _places(self) -> dict[Fraction, int]:
+        return {percent: place for place, percent in enumerate(self.at)}
 
 
 def _sums(values: Tensor, edges: NDArray[np.int64]) -> NDArray[np.float64]:

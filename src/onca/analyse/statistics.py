@@ -87,7 +87,9 @@ def unpaired(a: Floats, b: Floats) -> TTest:
 
 def divided(a: Floats, b: Floats) -> Floats:
     """a / b, nan where b is 0."""
-    return np.divide(a, b, out=np.full(np.broadcast(a, b).shape, np.nan), where=b != 0)
+    found = np.full(np.broadcast(a, b).shape, np.nan)
+    np.divide(a, b, out=found, where=b != 0)
+    return found
 
 
 def plain(value: float) -> float | None:
