@@ -28,6 +28,7 @@ def train(
     run: Annotated[Run, tyro.conf.arg(name="")] = Run(),  # noqa: B008 - frozen, and tyro shows its defaults
     resume: bool = False,
     save_every: float = 60.0,
+    ledger: bool = False,
     snapshots: int | None = None,
 ) -> dict[str, Any]:
     """Train an encoder, and evaluate it once after the last epoch.
@@ -39,16 +40,21 @@ def train(
       onca train --data cifar100 --method "chain(keep(hardest(5)), infonce)"
       onca train --host simclr --temperature 0.2 --epochs 20
       onca train --epochs 20 --resume
-      onca train --epochs 20 --snapshots 5
+      onca train --epochs 20 --snapshots 5 --ledger
 
     Args:
         run: what to train.
         resume: go on with a run that was cut off, or with more --epochs.
         save_every: seconds between checkpoints inside an epoch.
+        ledger: keep a sampled record of what was contrasted with what, in
+            RUN/ledger.
         snapshots: keep the encoders' weights every so many epochs, in RUN/snapshots.
     """
+    observers = _observers(run, ledger)
     with training.Bar(run.name) as bar:
-        result = training.train(run, resume=resume, save_seconds=save_every, watch=bar, snapshots=snapshots)
+        result = training.train(
+            run, resume=resume, save_seconds=save_every, watch=bar, observers=observers, snapshots=snapshots
+        )
     if result["linear_top1"] is None:
         print("trained; the images have no labels to evaluate with: try onca evaluate RUN --on DATA")
     else:
@@ -244,6 +250,16 @@ def _help(given: Sequence[str]) -> int:
         print(f"  {verb:<16}{(function.__doc__ or '').splitlines()[0]}")
     print("\n`onca COMMAND --help` shows examples and every flag. Start with:\n  onca study cai2020")
     return 0
+
+
+def _observers(run: Run, ledger: bool) -> list[training.Observer]:
+    """What looks on while a run trains."""
+    observers: list[training.Observer] = []
+    if ledger:
+        from onca.ledger import Ledger
+
+        observers.append(Ledger(run.folder / "ledger", seed=run.seed, epochs=run.epochs))
+    return observers
 
 
 def _write(plan: Grid, outcome: Outcome) -> None:
