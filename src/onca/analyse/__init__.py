@@ -8,8 +8,10 @@ from onca.analyse.difficulty import Contrast
 from onca.analyse.dots import Histogram
 from onca.analyse.embed import embed
 from onca.analyse.files import read_space
+from onca.analyse.findings import Finding, findings
 from onca.analyse.look import analyse
 from onca.analyse.pixels import pixels
+from onca.analyse.record import Record, brief, read_record, write_record
 from onca.analyse.space import Space, space
 from onca.analyse.statistics import Interval
 
@@ -19,15 +21,21 @@ __all__ = [
     "ClassPair",
     "ClassPairs",
     "Contrast",
+    "Finding",
     "HardFrequency",
     "Histogram",
     "Interval",
+    "Record",
     "Space",
     "agreements",
     "analyse",
+    "brief",
     "embed",
+    "findings",
     "pixels",
     "read_analysis",
+    "read_record",
     "read_space",
     "space",
+    "write_record",
 ]

@@ -109,10 +109,10 @@ def _read(kind: type[T], record: Mapping[str, Any]) -> T:
     missing = named - record.keys()
     if missing:
         raise ValueError(f"this analysis was written by another version (no {min(missing)}): run onca analyse again")
-    return kind(**{name: _value(hints[name], record[name]) for name in named})
+    return kind(**{name: value_of(hints[name], record[name]) for name in named})
 
 
-def _value(hint: Any, value: Any) -> Any:
+def value_of(hint: Any, value: Any) -> Any:
     """Lists become tuples, dictionaries the dataclasses that the hint names."""
     if value is None:
         return None
@@ -123,7 +123,7 @@ def _value(hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple:
         inner = get_args(hint)
         kinds = [inner[0]] * len(value) if inner[1:] == (...,) else inner
-        return tuple(_value(kind, one) for kind, one in zip(kinds, value, strict=True))
+        return tuple(value_of(kind, one) for kind, one in zip(kinds, value, strict=True))
     if isinstance(value, Mapping):
-        return {name: _value(get_args(hint)[1], one) for name, one in value.items()}
+        return {name: value_of(get_args(hint)[1], one) for name, one in value.items()}
     return value

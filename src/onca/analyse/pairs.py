@@ -83,7 +83,7 @@ def choose(
         query, negative = (torch.from_numpy(np.sort(draw.choice(len(space), count, replace=False))) for _ in range(2))
         how = f"{count:,} at random (seed {seed})"
         return Pairs(space, query, negative, how, how)
-    order = _by_turns(space.label) if isinstance(queries, int) or isinstance(negatives, int) else torch.empty(0)
+    order = by_turns(space.label) if isinstance(queries, int) or isinstance(negatives, int) else torch.empty(0)
     query, asked = _rows(space, queries, order, 0, "queries")
     used = queries if isinstance(queries, int) else 0
     negative, held = _rows(space, negatives, order, used, "negatives")
@@ -110,7 +110,7 @@ def _rows(space: Space, asked: Tensor | int | None, order: Tensor, used: int, wh
     return rows, f"{len(rows):,} given rows"
 
 
-def _by_turns(label: Tensor) -> Tensor:
+def by_turns(label: Tensor) -> Tensor:
     """The first image of each class, then the second of each, and so on; classes in order, images in theirs."""
     order = label.argsort(stable=True)
     counts = torch.unique(label, return_counts=True)[1]

@@ -53,10 +53,12 @@ def space(
     epoch: float | None = None,
     images: ImageSet | None = None,
     hierarchy: Hierarchy | None = None,
+    views: tuple[Tensor, Tensor] | None = None,
 ) -> Space:
     """A space of any embeddings [N,D], divided by their lengths.
 
-    bad: rows that hold nan or inf, or nothing but zeros, have no direction: "refuse" or "drop" them.
+    label, index, images, views: as in `Space`. bad: rows that hold nan or inf, or nothing but zeros, have no direction:
+    "refuse" or "drop" them.
 
     Raises:
         ValueError: such rows (how many, and the first), counts that differ, no row left.
@@ -91,6 +93,7 @@ def space(
         epoch=epoch,
         images=images if images is None or len(kept) == count else images.subset(kept),
         hierarchy=hierarchy,
+        views=views,
     )
 
 
