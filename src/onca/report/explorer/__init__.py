@@ -11,6 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from onca.analyse import Space
+from onca.analyse.agreement import Watch
+from onca.report.explorer.ages import ages, read_record
 from onca.report.explorer.document import document
 from onca.report.explorer.entries import entries
 from onca.report.explorer.export import export
@@ -37,10 +39,12 @@ def explore(
     edges: Sequence[float] = (90.0, 95.0),
     duplicates: Tensor | None = None,
     ledger: Path | None = None,
+    ledger_index: Tensor | None = None,
     views: Views | None = None,
     names: tuple[str, str] = ("this run", "the other run"),
     map: Kind = "pca",
     table: bool = True,
+    watch: Watch | None = None,
 ) -> Path:
     """Write the page and, beside it, the rows it shows as a table; returns the page's path.
 
@@ -54,10 +58,13 @@ def explore(
         against: the same images in a second run, shown beside the first.
         edges: percentiles drawn into the difficulty, those of a window; none: ().
         duplicates: int64 [I], the group of each image by index, as `onca.data.near_duplicates` gives it.
-        ledger: a run's ledger folder: the age of a negative is that of its last record with the same query.
+        ledger: folder of a run with a ledger: ages, as they were recorded up to each checkpoint of `spaces`.
+        ledger_index: int64 [I], index of the image in each row of the training set, which is what a ledger calls it;
+            None: the row itself.
         views: augmented views of each image: its positives.
         names: of the two runs, on the page and in the table.
         map: how the rows are laid out flat; "umap" needs umap-learn.
+        watch: hears how many images have asked, of how many.
         table: write `path` with the suffix .parquet too; needs pyarrow.
 
     Raises:
@@ -69,12 +76,17 @@ def explore(
     if table:
         pyarrow()
     group = None if duplicates is None else duplicates[spaces[0].index]
-    flat = planes([space.rows for space in (*spaces, *against)], map)
+    every = (*spaces, *against)
+    flat = planes([space.rows for space in every], map)
     seen = (None,) * len(flat) if views is None else (*views.rows, *views.against)
-    checkpoints = [
-        Checkpoint(space, entries(space, plan, group, rows), plane, plan, group)
-        for space, plane, rows in zip((*spaces, *against), flat, seen, strict=True)
-    ]
+    record = None if ledger is None else read_record(Path(ledger), ledger_index)
+    checkpoints = []
+    for number, (space, plane, rows) in enumerate(zip(every, flat, seen, strict=True)):
+        found = entries(space, plan, group, rows)
+        known = ages(record, space, found) if record is not None and number < len(spaces) else None
+        if watch:
+            watch((number + 1) * len(space), len(every) * len(space))
+        checkpoints.append(Checkpoint(space, found, plane, plan, group, known))
     series = [Series(names[0], checkpoints[: len(spaces)])]
     if against:
         series.append(Series(names[1], checkpoints[len(spaces) :]))

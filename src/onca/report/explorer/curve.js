@@ -62,9 +62,12 @@ const ground = (x, y, low, high, right) => {
 
 const edgeLines = (x) => {
   const bottom = HEIGHT - MARGIN.bottom;
-  const lines = layout.edges.flatMap((edge) => [
+  const close = layout.edges.some((edge, at) => at && x(edge.percent) - x(layout.edges[at - 1].percent) < 26);
+  const lines = layout.edges.flatMap((edge, at) => [
     svg("line", { class: "edge", x1: x(edge.percent), x2: x(edge.percent), y1: MARGIN.top - 8, y2: bottom }),
-    label(`${edge.percent}`, { class: "edge", x: x(edge.percent), y: MARGIN.top - 12, "text-anchor": "middle" }),
+    label(`${edge.percent}`, {
+      class: "edge", x: x(edge.percent), y: MARGIN.top - 12, "text-anchor": close ? (at ? "start" : "end") : "middle",
+    }),
   ]);
   if (layout.edges.length !== 2) return lines;
   const [left, right] = layout.edges.map((edge) => x(edge.percent));

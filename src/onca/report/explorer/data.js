@@ -28,7 +28,8 @@ const rowOf = new Map(Array.from(images.index, (index, row) => [index, row]));
 const zoneOf = new Map(layout.zones.flatMap((zone) => zone.ranks.map((rank) => [rank, zone.key])));
 
 const className = (row) => (images.label[row] < 0 ? "no label" : images.names[images.label[row]]);
-const lastPart = (name) => name.slice(name.lastIndexOf("/") + 1);
+const breakable = (name) => name.replaceAll("/", "/\u200b"); // may break behind a slash
+const lastParts = (name) => breakable(name.split("/").slice(-2).join("/"));
 
 const depthOf = (row, other) => {
   const [own, its] = [images.label[row], images.label[other]];
@@ -49,7 +50,7 @@ const entry = (checkpoint, query, place) => {
     anti_correlated: similarity < 0,
     consistently_hard: checkpoint.often[row] === 1,
   };
-  const age = checkpoint.age && checkpoint.age[at] >= 0 ? checkpoint.age[at] : null;
+  const age = checkpoint.ages && checkpoint.ages.pair[at] >= 0 ? checkpoint.ages.pair[at] : null;
   return {
     row, rank, similarity, flags, age, percentile: layout.percentile[rank],
     depth: depthOf(query, row), zone: zoneOf.get(rank) ?? "elsewhere",
@@ -62,7 +63,7 @@ const entriesOf = (checkpoint, query) =>
 const wanted = (found, filters) => FLAGS.every((flag) => !filters.has(flag) || found.flags[flag]);
 
 // Numbers as text. A percentile keeps the digits that tell two neighbouring ranks apart.
-const digits = Math.max(1, Math.ceil(Math.log10(layout.negatives)) - 1);
+const digits = Math.max(1, Math.ceil(Math.log10(layout.negatives)) - 2);
 const percent = (value) => `${value.toFixed(digits)} %`;
 const minus = (text) => text.replace("-", "−");
 const similar = (value) => minus(value.toFixed(3));

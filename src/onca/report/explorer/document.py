@@ -123,19 +123,30 @@ def _side(number: int, run: Any, runs: int) -> Html:
         **({"disabled": ""} if last == 0 else {}),
     )
     checkpoint = tag(
-        "div", tag("label", "Checkpoint", for_=f"slider{number}"), slider, tag("output", ""), class_="slider"
+        "div",
+        tag("label", "Checkpoint", for_=f"slider{number}"),
+        tag("div", slider, tag("div", *_epochs(run), class_="ticks", aria_hidden="true"), class_="track"),
+        tag("output", "", for_=f"slider{number}"),
+        class_="slider",
     )
     heading = (tag("h2", run["name"], class_="run"),) if runs > 1 else ()
     return tag(
         "section",
         *heading,
         checkpoint,
+        tag("p", "", class_="hits note"),
         tag("div", "", class_="curve"),
         tag("div", "", class_="zones"),
         class_="panel side",
         data_run=str(number),
         aria_label=f"Negatives, {run['name']}",
     )
+
+
+def _epochs(run: Any) -> list[Html]:
+    """What stands below the slider: the epoch of each checkpoint, or its number."""
+    epochs = [checkpoint["epoch"] for checkpoint in run["checkpoints"]]
+    return [tag("span", f"{number if epoch is None else epoch:g}") for number, epoch in enumerate(epochs, start=1)]
 
 
 def _plane(number: int, run: Any, runs: int) -> Html:

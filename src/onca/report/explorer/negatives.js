@@ -8,20 +8,15 @@ const viewsOf = (checkpoint) => {
 
 const times = (hits) => `${(hits / layout.hard).toFixed(1)} × chance`;
 const hardFor = (checkpoint, row) =>
-  `${thousands(checkpoint.hits[row])} of ${thousands(layout.negatives)} images (${times(checkpoint.hits[row])})`;
+  `for ${thousands(checkpoint.hits[row])} of ${thousands(layout.negatives)} images, ${times(checkpoint.hits[row])}`;
 
-// The query's card. With two runs, what depends on the run is said for both.
 const showQuery = () => {
-  const several = data.runs.length > 1;
-  const rows = data.runs.map((run, side) => [
-    several ? `Hard for, ${run.name}` : "Hard for", hardFor(checkpointOf(side), state.query),
-  ]);
   const card = make("div", { class: "card query" },
     picture(state.query),
     make("div", { class: "about" },
-      make("h2", { tabindex: "-1", id: "name" }, className(state.query)),
+      make("h2", { tabindex: "-1", id: "name" }, breakable(className(state.query))),
       make("p", { class: "soft" }, `image ${images.index[state.query]}`),
-      facts([...rows, several ? ["Same among the hardest", agreement()] : null]),
+      data.runs.length > 1 ? make("p", { class: "soft" }, agreement()) : null,
     ),
   );
   document.getElementById("query").replaceChildren(card, ...positiveCards());
@@ -31,7 +26,8 @@ const showQuery = () => {
 const agreement = () => {
   const hardest = data.runs.map((_, side) => entriesOf(checkpointOf(side), state.query).filter((one) => one.zone === "hardest"));
   const other = new Set(hardest[1].map((one) => one.row));
-  return `${hardest[0].filter((one) => other.has(one.row)).length} of ${hardest[0].length} in both runs`;
+  const same = hardest[0].filter((one) => other.has(one.row)).length;
+  return `${same} of its ${hardest[0].length} hardest negatives are the same in both runs.`;
 };
 
 const positiveCards = () => {
@@ -53,8 +49,11 @@ const beyond = (above) =>
 const showSide = (side) => {
   const checkpoint = checkpointOf(side);
   const panel = document.querySelector(`[data-run="${side}"]`);
-  panel.querySelector("output").textContent = checkpoint.source;
+  const output = panel.querySelector("output");
+  output.textContent = checkpoint.epoch === null ? checkpoint.source : `epoch ${checkpoint.epoch}`;
+  output.title = checkpoint.source;
   panel.querySelector("input[type=range]").value = state.steps[side];
+  panel.querySelector(".hits").textContent = `As a negative it is in the hardest 5 % ${hardFor(checkpoint, state.query)}.`;
   const found = entriesOf(checkpoint, state.query);
   const kept = found.filter((one) => wanted(one, state.filters));
   drawCurve(side, checkpoint, kept);
@@ -96,6 +95,7 @@ const tile = (side, one) => {
   const flags = signsOf(one);
   const said = [className(one.row), `image ${images.index[one.row]}`, `similarity ${similar(one.similarity)}`,
     `percentile ${percent(one.percentile)}`, ...flags.map((flag) => WORDS[flag])].join(", ");
+  const more = [one.depth === null ? null : `depth ${one.depth}`, one.age === null ? null : `age ${one.age}`].filter(Boolean);
   return make(
     "button",
     {
@@ -108,7 +108,8 @@ const tile = (side, one) => {
         make("span", { class: flag, title: WORDS[flag] }, SIGNS[flag]))) : null),
     make("span", { class: "similarity" }, similar(one.similarity)),
     make("span", { class: "percentile" }, percent(one.percentile)),
-    make("span", { class: "kind" }, lastPart(className(one.row))),
+    make("span", { class: "kind" }, lastParts(className(one.row))),
+    more.length ? make("span", { class: "kind" }, more.join(", ")) : null,
   );
 };
 
@@ -121,20 +122,31 @@ const pair = (side, one) => {
   return make("div", { class: "pair", role: "region", "aria-label": "The chosen negative" },
     make("div", { class: "two" }, picture(state.query), picture(one.row)),
     make("div", { class: "about" },
-      make("h4", {}, className(one.row)),
+      make("h4", {}, breakable(className(one.row))),
       facts([
         ["Image", String(images.index[one.row])],
         ["Similarity", similar(one.similarity)],
         ["Percentile", `${percent(one.percentile)}, rank ${thousands(one.rank + 1)} of ${thousands(layout.negatives)}`],
-        images.depth ? ["Common ancestor", one.depth === null ? "unknown" : `depth ${one.depth} (${images.depth.source})`] : null,
-        checkpointOf(side).age ? ["Age in training", one.age === null ? "not recorded" : `${thousands(one.age)} steps`] : null,
-        ["Hard for", hardFor(checkpointOf(side), one.row)],
+        images.depth ? ["Common ancestor", one.depth === null ? "unknown" : `depth ${one.depth}`] : null,
+        ...trained(checkpointOf(side), one),
+        ["In the hardest 5 %", hardFor(checkpointOf(side), one.row)],
         ["Flags", signsOf(one).map((flag) => `${SIGNS[flag]} ${WORDS[flag]}`).join(", ") || "none"],
         ...elsewhere,
       ]),
       make("button", { type: "button", class: "plain", onclick: () => change({ query: one.row }) }, "Make it the query"),
     ),
   );
+};
+
+// What the ledger recorded: this pair, and the image as anyone's negative.
+const trained = ({ ages }, one) => {
+  if (!ages) return [];
+  const records = ages.records[one.row];
+  const mean = records ? `${thousands(records)} times, ${thousands(Math.round(ages.image[one.row]))} steps old on average` : "never";
+  return [
+    ["Age for the query", one.age === null ? "not recorded" : `${thousands(one.age)} steps`],
+    ["Recorded as a negative", mean],
+  ];
 };
 
 const choose = (side, row) => {

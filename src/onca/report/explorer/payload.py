@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from onca.analyse import Space
+from onca.report.explorer.ages import Ages
 from onca.report.explorer.layout import Layout
 from onca.report.explorer.series import Checkpoint, Series, groups
 from onca.report.explorer.sheets import Sheets
@@ -97,5 +98,15 @@ def _checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
         "above": array(found.above, "i32"),
         "points": array(checkpoint.plane.points, "f32"),
         "axes": checkpoint.plane.axes,
-        "age": None if checkpoint.age is None else array(checkpoint.age, "i32"),
+        "ages": _ages(checkpoint.ages),
+    }
+
+
+def _ages(ages: Ages | None) -> dict[str, Any] | None:
+    if ages is None:
+        return None
+    return {
+        "pair": array(ages.pair, "i32"),
+        "image": array(ages.image, "f32"),
+        "records": array(ages.records, "i32"),
     }

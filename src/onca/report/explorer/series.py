@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from onca.analyse import Space
+from onca.report.explorer.ages import Ages
 from onca.report.explorer.entries import Entries, often_hard
 from onca.report.explorer.layout import Layout
 from onca.report.explorer.plane import Plane
@@ -20,14 +21,14 @@ FLAGS = ("same_class", "near_duplicate", "anti_correlated", "consistently_hard")
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """One space of a series, and all that is said of it. age: int64 [N,K] in steps, -1 unknown; None: no ledger."""
+    """One space of a series, and all that is said of it. group: near-duplicates [N]; ages: None without a ledger."""
 
     space: Space
     entries: Entries
     plane: Plane
     layout: Layout
-    group: Tensor | None = None  # near-duplicates [N]
-    age: Tensor | None = None
+    group: Tensor | None = None
+    ages: Ages | None = None
 
     @cached_property
     def often(self) -> Tensor:

@@ -57,7 +57,7 @@ def _columns(name: str, checkpoint: Checkpoint) -> dict[str, Any]:
     unknown = np.full(count, -1)
     optional = {
         "lca_depth": unknown if checkpoint.depth is None else checkpoint.depth.numpy()[known],
-        "age": unknown if checkpoint.age is None else checkpoint.age.numpy()[known],
+        "age": unknown if checkpoint.ages is None else checkpoint.ages.pair.numpy()[known],
     }
     return {
         "run": [name] * count,
