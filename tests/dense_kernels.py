@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from onca.engine.kernels import Hinged, NotFinite, Selected, Spread, View, both_ways, pack, unpack
+from onca.engine.kernels import Hinged, NotFinite, Selected, Spread, Sums, View, both_ways, pack, unpack
 
 
 class Dense:
@@ -58,12 +60,14 @@ class Dense:
         best, column = best[:, :k], column[:, :k]
         return best, torch.where(best > -torch.inf, column, -1)
 
-    def sums(self, view: View, scale: float, slopes: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        lse = self._weights(view, scale).logsumexp(1)
+    def sums(self, view: View, scales: Sequence[float], slopes: int) -> Sums:
+        lse = torch.stack([self._weights(view, scale).logsumexp(1) for scale in scales])
         if not slopes:
-            return lse.float(), None, None
-        found = self.spread(view, scale, lse, torch.ones_like(lse), True, False)
-        return lse.float(), found.toward, found.mean
+            return Sums(lse.float(), None, None)
+        wanted = zip(scales[:slopes], lse, strict=False)
+        found = [self.spread(view, scale, row, torch.ones_like(row), True, False) for scale, row in wanted]
+        toward, mean = ([getattr(each, name) for each in found] for name in ("toward", "mean"))
+        return Sums(lse.float(), torch.stack(toward), torch.stack(mean))
 
     def _weights(self, view: View, scale: float) -> Tensor:
         return (scale * self._scores(view)).masked_fill(~self._there(view), -torch.inf)

@@ -8,6 +8,7 @@ import torch
 import onca
 from onca.bag import Bag
 from onca.link import Link, Slice
+from onca.sums import Even
 
 Tensor = torch.Tensor
 B, N, L, S, D = 5, 24, 9, 6, 7
@@ -116,6 +117,24 @@ def test_reductions_and_their_gradients_equal_what_is_written_out(kind: str, att
         torch.testing.assert_close(other, mean, rtol=1e-12, atol=1e-12)
         found = derive(((lse + other) * weight).sum(), query, vectors)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("attached", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_mean_one(kind: str, attached: bool) -> None:
+    """Over the bag that was weighed: entries that go out later take their weights with them."""
+    for later in (False, True):
+        bag, query, vectors, keys, there = make(kind)
+        score = (query[:, None] * keys).sum(-1)
+        kept = there & (score > 0) if later else there
+        mean = torch.where(there, 2 * score, -torch.inf).logsumexp(1) - there.sum(1).double().log()
+        own, fixed = (score, mean) if attached else (score.detach(), mean.detach())
+        even, some = bag.tilted(2.0, Even(bag.plain, 2.0, attached), attached), kept.any(1)
+        expected = (torch.where(kept, 3 * score + 2 * own, -torch.inf).logsumexp(1) - fixed)[some]
+        found = (even.only(lambda piece: piece.score > 0) if later else even).lse(3.0)[some]
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        slopes = [derive(value.sum(), query, vectors) for value in (found, expected)]
+        torch.testing.assert_close(*slopes, rtol=1e-10, atol=1e-12)
 
 
 def test_added_points_count_and_rules_do_not_see_them() -> None:

@@ -82,6 +82,16 @@ def test_the_covered_methods_go_over_keys_in_an_engine(method: str, engine: str)
     assert {by for walk, by in served(method, **more) if walk != "mean"} <= {engine, own}
 
 
+@pytest.mark.parametrize(
+    ("method", "walks"), [("hcl()", 1), ("hcl(attached=False)", 1), ("chain(harden(1), drop(hardest(5)), infonce)", 2)]
+)
+def test_weights_of_the_entries_that_are_summed_are_made_in_passing(method: str, walks: int, engine: str) -> None:
+    query, positive, keys = (torch.randn(n, 16) for n in (8, 8, 500))
+    with traced() as seen:
+        onca.contrast(query, positive, keys, method, 0.2)
+    assert seen.count(("lse", engine)) == walks
+
+
 def test_torch_serves_what_no_engine_knows() -> None:
     reasons = {
         "chain(keep(sample(5)), infonce)": "a test that only torch can put",
@@ -201,7 +211,13 @@ def test_bits(keys: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("method", ["infonce", "chain(keep(hardest(10)), infonce)", "hcl()", "hcl(attached=False)"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "infonce", "chain(keep(hardest(10)), infonce)", "hcl()", "hcl(attached=False)",
+        "chain(harden(1), drop(hardest(10)), infonce)", "chain(harden(1), harden(0.5, False), infonce)",
+    ],
+)  # fmt: skip
 def test_gradients_of_queries_and_keys(method: str, normalize: bool, dtype: torch.dtype, engine: str) -> None:
     draw = torch.Generator().manual_seed(5)
     leaves = [torch.nn.functional.normalize(torch.randn(n, 24, generator=draw)).to(dtype) for n in (12, 12, 700)]
@@ -217,8 +233,8 @@ def test_gradients_of_queries_and_keys(method: str, normalize: bool, dtype: torc
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("count", [12, 300])
-def test_queries_that_are_the_keys(normalize: bool, count: int, engine: str) -> None:
+@pytest.mark.parametrize(("count", "method"), [(12, "infonce"), (300, "infonce"), (300, "hcl()")])
+def test_queries_that_are_the_keys(normalize: bool, count: int, method: str, engine: str) -> None:
     """A row's slopes as a query and as a key come together, one product less, where who sees whom is mutual."""
     z = torch.randn(count, 24, generator=torch.Generator().manual_seed(9)) / 3
     image = torch.arange(count // 2).repeat(2)
@@ -231,7 +247,7 @@ def test_queries_that_are_the_keys(normalize: bool, count: int, engine: str) -> 
             with onca.engine(name):
                 rows = z.to(wide).requires_grad_()
                 more = {"index": index, "negative_index": negative, "normalize": normalize, "reduction": "none"}
-                losses = onca.contrast(rows, rows[pair], rows, "infonce", 0.3, **more)
+                losses = onca.contrast(rows, rows[pair], rows, method, 0.3, **more)
                 slopes.append(derive(losses, [rows])[0].double())
         torch.testing.assert_close(*slopes, rtol=0, atol=2e-5 * float(slopes[1].abs().max()))
 

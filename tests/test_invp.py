@@ -15,7 +15,7 @@ from onca.bank import Bank
 from onca.hosts.npid import NPID
 from onca.identity import reached, walks
 from onca.methods.invp import invp
-from onca.methods.propagation import everyone, listed, propagated
+from onca.methods.propagation import denominators, everyone, listed, propagated
 from onca.schedule import gaussian_ramp
 
 Tensor = torch.Tensor
@@ -297,7 +297,7 @@ def test_the_official_second_term_may_be_negative() -> None:
     image = torch.arange(N)
     pool = onca.pool(points, bank[index], bank, 1.0, index=index, negative_index=image, neighbours=graph)
     near = onca.nearest(2)(pool, pool.negatives)
-    assert (listed(pool, 1, N, near) < 0).all()
+    assert (listed(pool, 1, N, denominators(pool, near)[1]) < 0).all()
     assert (propagated(pool, 1, N, near) >= 0).all()
 
 
@@ -309,7 +309,8 @@ def test_variants_of_the_official_code(exclusive: bool, hard_pos: bool) -> None:
     points = torch.cat([bank[index[:1]], -bank[index[1:2]], points[2:].detach()])
     graph, image = graph_of(), torch.arange(N)
     pool = onca.pool(points, bank[index], bank, 0.2, index=index, negative_index=image, neighbours=graph)
-    ours = listed(pool, 2, 4, onca.nearest(6)(pool, everyone(pool)), exclusive, hard_pos)
+    total, others = denominators(pool, onca.nearest(6)(pool, everyone(pool)))
+    ours = listed(pool, 2, 4, others if exclusive else total, hard_pos)
     for b in range(B):
         e = (bank @ (points[b] / points[b].norm()) / 0.2).exp()
         hard = e[ends(graph.tolist(), int(index[b]), 2)].sort(descending=not hard_pos).values[:4].sum()

@@ -169,14 +169,13 @@ def check_sums(of: View, scale: float = 3.0) -> None:
     slopes = torch.autograd.grad((lse * weight).sum(), (query, keys, by_key))
     mean = ((score * scale).masked_fill(~present(of), -torch.inf)[some].softmax(1) * score[some]).sum(1).detach()
 
-    value, toward, middle = native.sums(of, scale, True)
+    (value,), (toward,), (middle,) = native.sums(of, [scale], 1)  # type: ignore[misc]
     assert (value[~some] == -torch.inf).all()
     close(value[some], lse.detach())
     padded = torch.zeros(len(some)).index_put((some.nonzero()[:, 0],), weight)
-    assert toward is not None and middle is not None
     close(toward * padded[:, None], slopes[0])
     close(middle, torch.zeros(len(some)).double().index_put((some.nonzero()[:, 0],), mean))
-    assert native.sums(of, scale, False)[1:] == (None, None)
+    assert native.sums(of, [scale], 0)[1:] == (None, None)
 
     spread = native.spread(of, scale, value, padded, True, True)
     close(spread.toward, slopes[0])
@@ -320,7 +319,7 @@ def test_temperatures_at_which_exp_overflows() -> None:
     of = view(4, 500, 24)
     check_sums(of, 0.0)
     for scale in (200.0, -20.0):
-        value = native.sums(of, scale, False)[0]
+        value = native.sums(of, [scale], 0).lse[0]
         score = (wide(of) * scale).masked_fill(~present(of), -torch.inf)
         torch.testing.assert_close(value.double(), score.logsumexp(1), rtol=1e-5, atol=1e-4)
 
@@ -367,7 +366,7 @@ def test_a_sum_over_nan_is_not_finite() -> None:
     of = replace(view(3, 300, 20), present=None)
     of.keys[5, 3] = torch.nan
     try:
-        value = native.sums(of, 2.0, False)[0]
+        value = native.sums(of, [2.0], 0).lse[0]
     except NotFinite:
         return
     assert not value.isfinite().any()
@@ -403,7 +402,7 @@ def test_a_level_that_is_not_there() -> None:
 def everything(of: View) -> list[Tensor]:
     b, n = of.shape
     selected = native.select(of, ranks(b, n))
-    value, toward, mean = native.sums(of, 3.0, True)
+    (value,), (toward,), (mean,) = native.sums(of, [3.0], 1)  # type: ignore[misc]
     spread = native.spread(of, 3.0, value, torch.ones(b), True, True)
     parts = [*native.nearest(of, 5), selected.score, selected.place, selected.chosen, value, toward, mean]
     return [x for x in (*parts, spread.toward, spread.back, spread.back_factor) if x is not None]

@@ -190,7 +190,7 @@ def test_two_runs_give_the_same_bits() -> None:
     rank = torch.full((BATCH, 2), 30, device=DEVICE)
     one, two = ENGINE.select(view, rank), ENGINE.select(view, rank)
     assert torch.equal(one.chosen, two.chosen) and torch.equal(one.score, two.score)
-    first, second = ENGINE.sums(view, 5.0, True), ENGINE.sums(view, 5.0, True)
+    first, second = ENGINE.sums(view, [5.0, 2.0], 2), ENGINE.sums(view, [5.0, 2.0], 2)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None)
 
 
@@ -234,11 +234,14 @@ def test_sums_and_slopes(name: str, dim: int) -> None:
     slopes = torch.autograd.grad((exact * weight[there.any(1)]).sum(), wide, retain_graph=True)
     share = torch.where(there, scale * score, -torch.inf).softmax(1).nan_to_num(0)
 
-    lse, slope, mean = ENGINE.sums(view, scale, True)
-    plain, *nothing = ENGINE.sums(view, scale, False)
+    (lse,), (slope,), (mean,) = ENGINE.sums(view, [scale], 1)  # type: ignore[misc]
+    plain, *nothing = ENGINE.sums(view, [scale], 0)
+    both = ENGINE.sums(view, [scale, 3.0], 1)
     spread = ENGINE.spread(view, scale, lse, weight, True, True)
-    assert nothing == [None, None] and torch.equal(plain, lse)
-    assert slope is not None and mean is not None and spread.toward is not None and spread.mean is not None
+    assert nothing == [None, None] and torch.equal(plain[0], lse)
+    assert torch.equal(both.lse, torch.cat([plain, ENGINE.sums(view, [3.0], 0).lse]))
+    assert both.toward is not None and torch.equal(both.toward, slope[None])
+    assert spread.toward is not None and spread.mean is not None
     assert lse[3] == -torch.inf and mean[3] == 0 and not slope[3].any()
     rough = 1 if dtype == torch.float32 or DEVICE == "cpu" else 1000  # weights are rounded to the keys' type
     close(lse[there.any(1)], exact.detach(), 1e-6)
@@ -257,14 +260,14 @@ def close(own: Tensor, right: Tensor, tolerance: float) -> None:
 
 def test_sums_without_factors_and_with_all_present() -> None:
     view = View(normal(BATCH, DIM), normal(KEYS, DIM, seed=1))
-    lse, slope, mean = ENGINE.sums(view, 2.0, False)
-    close(lse, (2 * view.query.double() @ view.keys.double().t()).logsumexp(1), 1e-6)
+    lse, slope, mean = ENGINE.sums(view, [2.0], 0)
+    close(lse[0], (2 * view.query.double() @ view.keys.double().t()).logsumexp(1), 1e-6)
     assert slope is mean is None
 
 
 def test_sums_at_a_temperature_that_overflows_without_a_reference() -> None:
     view = View(normal(BATCH, DIM), normal(KEYS, DIM, seed=1))
-    close(ENGINE.sums(view, 1e4, False)[0], (1e4 * view.query.double() @ view.keys.double().t()).logsumexp(1), 1e-6)
+    close(ENGINE.sums(view, [1e4], 0).lse[0], (1e4 * view.query.double() @ view.keys.double().t()).logsumexp(1), 1e-6)
 
 
 def test_hinges() -> None:

@@ -21,7 +21,7 @@ from onca.link import Link, Score, Slice, Test
 from onca.mix import Mix
 from onca.ranking import Hinge, KnownScore, Threshold, cosine_score
 from onca.shared import divide, whole
-from onca.sums import log_sum_exp, mean_hinge
+from onca.sums import Even, log_sum_exp, mean_hinge, value_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Bag:
     """Weighted entries for each query: an entry that is present counts exp(tilt * score + shift) times.
 
     query [B,D]; factor: 1 / length of each query [B], None where rows are taken as they are; query_index [B], -1
-    unknown; shift [B]. height: queries of one block; bags whose tests meet share it.
+    unknown; shifts, added up: [B] each. height: queries of one block; bags whose tests meet share it.
     """
 
     query: Tensor
@@ -37,7 +37,7 @@ class Bag:
     factor: Tensor | None = None
     query_index: Tensor | None = None
     tilt: float = 0.0
-    shift: Tensor | None = None
+    shifts: tuple[Tensor | Even, ...] = ()
     attached: bool = True  # whether the tilt sends gradient to the scores
     height: int = field(default=0)
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)  # what engines found out of the same keys
@@ -49,6 +49,12 @@ class Bag:
 
     def __len__(self) -> int:
         return sum(link.length for link in self.links)
+
+    @property
+    def shift(self) -> Tensor | None:
+        """[B]; None where entries weigh exp(tilt * score)."""
+        values = [value_of(shift) for shift in self.shifts]
+        return sum(values[1:], start=values[0]) if values else None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -119,10 +125,15 @@ class Bag:
         end = min((link.start for link in links), default=0) + length
         return replace(self, links=tuple(link.up_to(end) for link in links if link.start < end))
 
-    def tilted(self, tilt: float, shift: Tensor | None, attached: bool = True) -> Bag:
+    def tilted(self, tilt: float, shift: Tensor | Even | None, attached: bool = True) -> Bag:
         """Every entry weighs exp(tilt * score + shift) times what it did. shift [B]."""
-        both = self.shift if shift is None else shift if self.shift is None else self.shift + shift
-        return replace(self, tilt=self.tilt + tilt, shift=both, attached=attached)
+        more = () if shift is None else (shift,)
+        return replace(self, tilt=self.tilt + tilt, shifts=(*self.shifts, *more), attached=attached)
+
+    @property
+    def plain(self) -> Bag:
+        """The same entries, each counting once."""
+        return replace(self, tilt=0.0, shifts=(), attached=True)
 
     def plus(self, bag: Bag) -> Bag:
         """This bag's entries, then the other's; nothing is copied. The queries must be the same."""
@@ -171,15 +182,23 @@ class Bag:
 
     def lse(self, scale: float) -> Tensor:
         """log sum of exp(scale * score) over the entries, each with its weight: [B]; -inf where there are none."""
-        tilted, slope = scale + self.tilt, scale + self.tilt if self.attached else scale
-        served, rest = divide(self, "lse") if tilted else ([], self)
-        sums = [log_sum_exp(shared, tilted, slope) for shared in served]
+        asked = [(scale + self.tilt, scale + self.tilt if self.attached else scale)]
+        even = next((x for x in self.shifts if isinstance(x, Even) and x.over(self)), None)
+        total, *mass = self._log_sums(asked if even is None else [*asked, even.asked])
+        for shift in self.shifts:
+            total = total + (even.of(mass[0]) if even is not None and shift is even else value_of(shift))
+        return total
+
+    def _log_sums(self, asked: Sequence[tuple[float, float]]) -> list[Tensor]:
+        """log sum exp(scale * score) over the entries [B], for each (scale, what gradients take it for)."""
+        served, rest = divide(self, "lse") if all(scale for scale, _ in asked) else ([], self)
+        found = [log_sum_exp(shared, asked) for shared in served]
         if rest is not None:
-            sums.append(sliced.reduce(rest, sliced.log_sum_exp(scale, self.tilt, self.attached)))
-        total = sums[0]
-        for more in sums[1:]:
-            total = log_add(total, more)
-        return total if self.shift is None else total + self.shift
+            found.append([sliced.reduce(rest, sliced.log_sum_exp(*each)) for each in asked])
+        total = found[0]
+        for more in found[1:]:
+            total = [log_add(*pair) for pair in zip(total, more, strict=True)]
+        return total
 
     def mean(self, score: Callable[..., Tensor] | None = None, *parameters: Tensor) -> Tensor:
         """Mean of `score(slice, *parameters)` over the entries (weights apart): [B]; 0 where there are none.
@@ -204,6 +223,10 @@ class Bag:
         for shared in served:
             total += shared.count()
         if rest is not None:
+            if not any(
+                link.tests for link in rest.links
+            ):  # only these must see the blocks that their bag was judged by
+                rest = replace(rest, height=0)
             for part, pieces in rest.blocks():
                 for piece in pieces:
                     total[part] += sliced.count(piece.present())

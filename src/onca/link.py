@@ -150,7 +150,9 @@ class Link:
 
 def pick(values: Tensor, rows: Tensor, own: bool) -> Tensor:
     """What stands in rows [b,L] of values that all queries share, or of each query's own: [b,L,...]."""
-    return values[torch.arange(len(rows), device=rows.device)[:, None], rows] if own else values[rows]
+    if own:
+        return values[torch.arange(len(rows), device=rows.device)[:, None], rows]
+    return values.index_select(0, rows.flatten()).view(*rows.shape, *values.shape[1:])  # copies whole rows
 
 
 @dataclass(eq=False)

@@ -60,6 +60,8 @@ def need_positives(owner: Part, pool: Pool) -> None:
 def first_positive(pool: Pool) -> Bag:
     """Only the first positive of each query: the first one given, or else the first one attracted."""
     own = replace(pool.positives, links=pool.positives.links[:1])
+    if len(own) == 1:
+        return own
     if len(own):
         return own.only(_at(own.links[0].place))
     place = pool.positives.rows(Everything(), 1)
@@ -104,7 +106,7 @@ class _Mass(Objective):
 
 def positive_mass(pool: Pool) -> Tensor:
     """log sum of exp(score / temperature) over the positives, each counting once: [B]."""
-    return replace(pool.positives, tilt=0.0, shift=None, attached=True).lse(pool.scale)
+    return pool.positives.plain.lse(pool.scale)
 
 
 infonce = bare(_InfoNCE(), "infonce")

@@ -14,6 +14,7 @@ from onca.pool import Pool
 from onca.predicate import Both, Everything, Not, UpTo
 from onca.schedule import Number, check_number
 from onca.selector import Selector
+from onca.sums import Even
 
 
 class Rule(Part):
@@ -136,10 +137,7 @@ class harden(Rule, name="harden"):
     def _tilted(self, bag: Bag, tilt: float) -> Bag:
         if tilt == 0:
             return bag
-        number = bag.count()
-        mass = torch.where(number > 0, replace(bag, tilt=0.0, shift=None, attached=True).lse(tilt), 0)
-        shift = number.clamp_min(1).to(mass.dtype).log() - mass
-        return bag.tilted(tilt, shift if self.attached else shift.detach(), self.attached)
+        return bag.tilted(tilt, Even(bag.plain, tilt, self.attached), self.attached)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

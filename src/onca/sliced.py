@@ -149,12 +149,13 @@ def _block(
     return value, grads
 
 
-def log_sum_exp(scale: float, tilt: float, attached: bool) -> Reducer:
-    """log sum exp((scale + tilt) * score) over the present entries; -inf, without gradient, where there are none."""
-    slope = scale + tilt if attached else scale
+def log_sum_exp(scale: float, slope: float) -> Reducer:
+    """log sum exp(scale * score) over the present entries; -inf, without gradient, where there are none.
+
+    slope: what the gradient takes scale for (a tilt that is a constant)."""
 
     def reducer(pieces: list[Slice], _: list[Tensor], slopes: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        weights = [masked(piece, piece.score * (scale + tilt), -torch.inf) for piece in pieces]
+        weights = [masked(piece, piece.score * scale, -torch.inf) for piece in pieces]
         nothing = weights[0].new_full((len(weights[0]),), -torch.inf)
         top = torch.stack([nothing, *(w.amax(1) for w in weights if w.shape[1])]).amax(0)
         reference = torch.where(torch.isneginf(top), 0, top)

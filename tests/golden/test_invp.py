@@ -11,7 +11,15 @@ import onca
 from onca.bank import Bank
 from onca.identity import reached, walks
 from onca.methods.invp import invp
-from onca.methods.propagation import everyone, listed, listed_instance, propagated, set_instance, walk_ends
+from onca.methods.propagation import (
+    denominators,
+    everyone,
+    listed,
+    listed_instance,
+    propagated,
+    set_instance,
+    walk_ends,
+)
 from onca.schedule import after, gaussian_ramp
 from onca.select import farthest, nearest
 
@@ -56,13 +64,14 @@ def test_official_losses(golden, dtype, width):
     case = read(golden, dtype)
     with onca.sliced.rows(width):
         near = nearest(case.n_background)(case.pool, everyone(case.pool))
-        instance = listed_instance(case.pool, near)
-        variant = {"exclusive": golden.flag("exclusive"), "hard_pos": golden.flag("hard_pos")}
-        invariance = listed(case.pool, case.l, case.n_pos, near, **variant)
+        total, others = denominators(case.pool, near)
+        instance = listed_instance(case.pool, total)
+        exclusive, hard_pos = golden.flag("exclusive"), golden.flag("hard_pos")
+        invariance = listed(case.pool, case.l, case.n_pos, others if exclusive else total, hard_pos)
     for name, loss in (("ins", instance.mean()), ("inv", invariance.mean())):
         golden.close(loss, f"loss_{name}")
         golden.close(gradient(loss, case.points), f"grad_{name}", gradient=True)
-    if all(variant.values()):  # what mode="official" stands for
+    if exclusive and hard_pos:  # what mode="official" stands for
         method = invp(case.k, case.l, case.n_pos, case.n_background, weight=0.6, start=0, mode="official")
         golden.close(method(case.pool).mean(), golden["loss_ins"] + 0.6 * golden["loss_inv"])
 

@@ -81,8 +81,12 @@ class Native:
         assert status == 0, f"{name}: status {status}"
 
     def sums(self, case: Case, scale: float) -> tuple[torch.Tensor, ...]:
-        lse, toward, mean = torch.empty(len(case.query)), torch.empty_like(case.query), torch.empty(len(case.query))
-        self.call("onca_sums", case.bag(), scale, lse, toward, mean)
+        return tuple(found[0] for found in self.sums_at(case, [scale], 1))
+
+    def sums_at(self, case: Case, scales: list[float], slopes: int) -> tuple[torch.Tensor, ...]:
+        (b, d), z, scale = case.query.shape, len(scales), torch.tensor(scales)
+        lse, toward, mean = torch.empty(z, b), torch.empty(slopes, b, d), torch.empty(slopes, b)
+        self.call("onca_sums", case.bag(), z, scale, slopes, lse, toward, mean)
         return lse, toward, mean
 
     def spread(self, case: Case, scale: float, lse: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -108,6 +112,8 @@ def _argument(value: object) -> object:
         return ctypes.c_void_p(value.data_ptr())
     if isinstance(value, float):
         return ctypes.c_float(value)
+    if isinstance(value, int):
+        return ctypes.c_int64(value)
     return ctypes.byref(value) if isinstance(value, ctypes.Structure) else value
 
 

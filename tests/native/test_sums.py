@@ -152,6 +152,22 @@ def test_large_magnitudes(levelled: Native, density: float | None) -> None:
     check(levelled, made(11, 500, 64, density, unit=2000), 1.0)
 
 
+@pytest.mark.parametrize("density", [0.05, 0.3, None])
+def test_several_scales_at_once(levelled: Native, density: float | None) -> None:
+    """The same bits as each alone, whatever the order and however many have slopes."""
+    case, scales = made(140, 1700, 40, density), [7.0, 3.0, -2.0]
+    alone = [levelled.sums(case, scale) for scale in scales]
+    for slopes in range(4):
+        lse, toward, mean = levelled.sums_at(case, scales, slopes)
+        assert toward.shape[0] == mean.shape[0] == slopes
+        for place, found in enumerate(alone):
+            assert torch.equal(lse[place], found[0])
+            if place < slopes:
+                assert torch.equal(toward[place], found[1]) and torch.equal(mean[place], found[2])
+    case.threads = 3
+    assert all(torch.equal(a, b) for a, b in zip(levelled.sums_at(case, scales, 3), (lse, toward, mean), strict=True))
+
+
 def test_a_rising_maximum(levelled: Native) -> None:
     """Each chunk outdoes the last, so that all sums are rescaled again and again; and the other way about."""
     case = made(8, 4000, 16, None, factors=False)
@@ -254,7 +270,7 @@ def test_what_is_not_wanted(levelled: Native) -> None:
     lse, toward, _ = levelled.sums(case, 5.0)
     _, back, factor, _ = levelled.spread(case, 5.0, lse, weight)
     alone = [torch.empty_like(x) for x in (lse, toward, back, factor)]
-    levelled.call("onca_sums", case.bag(), 5.0, alone[0], None, None)
+    levelled.call("onca_sums", case.bag(), 1, torch.tensor([5.0]), 0, alone[0], None, None)
     levelled.call("onca_spread", case.bag(), 5.0, lse, weight, alone[1], None, None, None)
     levelled.call("onca_spread", case.bag(), 5.0, lse, weight, None, alone[2], None, None)
     levelled.call("onca_spread", case.bag(), 5.0, lse, weight, None, None, alone[3], None)

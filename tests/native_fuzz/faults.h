@@ -49,10 +49,10 @@ int __wrap_onca_select(const onca_bag *bag, int64_t edges, const int64_t *rank, 
     return status;
 }
 
-int __real_onca_sums(const onca_bag *bag, float scale, float *lse, float *toward, float *mean);
-int __wrap_onca_sums(const onca_bag *bag, float scale, float *lse, float *toward, float *mean) {
-    int status = __real_onca_sums(bag, scale, lse, toward, mean);
-    if (planted == A_SLOPE && toward && bag->queries > 0) toward[0] *= 1.01f;
+int __real_onca_sums(const onca_bag *bag, int64_t scales, const float *scale, int64_t slopes, float *lse, float *toward, float *mean);
+int __wrap_onca_sums(const onca_bag *bag, int64_t scales, const float *scale, int64_t slopes, float *lse, float *toward, float *mean) {
+    int status = __real_onca_sums(bag, scales, scale, slopes, lse, toward, mean);
+    if (planted == A_SLOPE && toward && slopes && bag->queries > 0) toward[0] *= 1.01f;
     return status;
 }
 

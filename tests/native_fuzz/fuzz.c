@@ -146,13 +146,29 @@ static bounded *nought(int64_t count) {
     check_status(what, call); \
     CHECK(!first || !memcmp(first, out, (count) * 4), what ": two calls differ"); } while (0)
 
+/* Among other scales, with slopes of some, a scale gives the bits that it gives alone. */
+static void check_more_scales(float scale, const float *lse, const float *toward, const float *mean) {
+    enum { SCALES = 3 };
+    const float scales[SCALES] = {scale, scale * (float)PICK(0, -1, 0.5, 2), scale};
+    const int64_t one = bag.queries, slopes = below(SCALES + 1);
+    float *more = room(SCALES * one, 4), *slope = room(slopes * one * bag.dim, 4), *middle = room(slopes * one, 4);
+    check_status("sums", onca_sums(&bag, SCALES, scales, slopes, more, slope, middle));
+    for (int64_t s = 0; s < SCALES; s += 2) {
+        CHECK(!one || !memcmp(more + s * one, lse, one * 4), "sums: at several scales others than at one");
+        if (s >= slopes || !one) continue;
+        CHECK(!toward || !memcmp(slope + s * one * bag.dim, toward, one * bag.dim * 4), "sums: slopes at several scales");
+        CHECK(!mean || !memcmp(middle + s * one, mean, one * 4), "sums: means at several scales");
+    }
+}
+
 static void check_sums(const float *score, float scale) {
     int64_t dim = bag.dim;
     double loose = looseness(score, scale), *share = room(bag.keys, 8);
     float *lse = room(bag.queries, 4), *toward = maybe(bag.queries * dim), *mean = maybe(bag.queries), *weight = room(bag.queries, 4);
     bounded *slope = nought(bag.queries * dim), *middle = nought(bag.queries);
     bounded *back = nought(bag.keys * dim), *by_factor = nought(bag.keys);
-    TWICE("sums", onca_sums(&bag, scale, lse, toward, mean), bag.queries, lse);
+    TWICE("sums", onca_sums(&bag, 1, &scale, 1, lse, toward, mean), bag.queries, lse);
+    check_more_scales(scale, lse, toward, mean);
     for (int64_t b = 0; b < bag.queries; b++) {
         double want = softmax(&bag, score, b, scale, share), level = fmax(1, fabs(want));
         CHECK(lse[b] == want || fabs(lse[b] - want) <= loose * level, "sums: row %lld: %.9g, not %.9g", (long long)b, lse[b], want);
@@ -307,7 +323,7 @@ static void check_memory(void) {
     STARVED("above", onca_above(&bag, one, chosen));
     STARVED("nearest", onca_nearest(&bag, k, at, score));
     if (bag.views > 1) return;
-    STARVED("sums", onca_sums(&bag, 1e-3f, each, toward, score));
+    STARVED("sums", onca_sums(&bag, 1, (const float[]){1e-3f}, 1, each, toward, score));
     STARVED("spread", onca_spread(&bag, 1e-3f, each, one, toward, back, by_factor, score));
     STARVED("hinge", onca_hinge(&bag, one, each, at, toward, score));
 }

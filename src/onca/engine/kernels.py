@@ -5,8 +5,9 @@ Shapes: B queries of S views each (S = 1 but for support views), N keys, D dimen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -43,6 +44,15 @@ class Selected:
     place: Tensor
     chosen: Tensor
     tied: bool
+
+
+class Sums(NamedTuple):
+    """lse [Z,B]: log sum exp(scale * score); of as many scales as were wanted, toward [z,B,D], its slope by the query
+    rows, and mean [z,B], the mean score under the softmax; -inf, 0, 0 where nothing is present. None: not wanted."""
+
+    lse: Tensor
+    toward: Tensor | None
+    mean: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +115,12 @@ class Kernels(Protocol):
         there are fewer."""
         ...
 
-    def sums(self, view: View, scale: float, slopes: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """(log sum exp(scale * score) [B], its slope by the query rows [B,D], mean score under the softmax [B]);
-        -inf, 0, 0 where nothing is present. The slopes are None unless they are wanted. S must be 1."""
+    def sums(self, view: View, scales: Sequence[float], slopes: int) -> Sums:
+        """At each of Z scales, all over the same products; with slopes of the first `slopes` of them. S must be 1."""
         ...
 
     def spread(self, view: View, scale: float, lse: Tensor, weight: Tensor, toward: bool, back: bool) -> Spread:
-        """Slopes of sum_b weight[b] * lse[b]; lse [B] as `sums` gave it, weight [B]."""
+        """Slopes of sum_b weight[b] * lse[b]; lse [B] as `sums` gave it at this scale, weight [B]."""
         ...
 
     def mutual(self, view: View, scale: float, lse: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

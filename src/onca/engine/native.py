@@ -7,13 +7,14 @@ float32, keys whose numbers do not lie side by side. ctypes lets go of the inter
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from onca.engine import build
-from onca.engine.kernels import Absent, Hinged, NotFinite, Selected, Spread, View, words
+from onca.engine.kernels import Absent, Hinged, NotFinite, Selected, Spread, Sums, View, words
 
 KEY_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 NOT_FINITE, NO_MEMORY = 1, 2
@@ -39,7 +40,7 @@ FUNCTIONS = {
     "onca_select": (BAG, LONG, PLACE, PLACE, LONG, FLOAT, PLACE, PLACE, PLACE, PLACE),
     "onca_above": (BAG, PLACE, PLACE),
     "onca_nearest": (BAG, LONG, PLACE, PLACE),
-    "onca_sums": (BAG, FLOAT, PLACE, PLACE, PLACE),
+    "onca_sums": (BAG, LONG, PLACE, LONG, PLACE, PLACE, PLACE),
     "onca_spread": (BAG, FLOAT, PLACE, PLACE, PLACE, PLACE, PLACE, PLACE),
     "onca_mutual": (BAG, FLOAT, PLACE, PLACE, PLACE, PLACE),
     "onca_hinge": (BAG, PLACE, PLACE, PLACE, PLACE, PLACE),
@@ -130,11 +131,12 @@ class Native:
         self._call("onca_nearest", view, k, column, score)
         return score, column
 
-    def sums(self, view: View, scale: float, slopes: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def sums(self, view: View, scales: Sequence[float], slopes: int) -> Sums:
         queries, dim = len(view.query), view.query.shape[-1]
-        lse, toward, mean = torch.empty(queries), _room(slopes, queries, dim), _room(slopes, queries)
-        self._call("onca_sums", view, scale, lse, toward, mean)
-        return lse, toward, mean
+        lse, scale = torch.empty(len(scales), queries), torch.tensor(scales, dtype=torch.float32)
+        toward, mean = _room(slopes > 0, slopes, queries, dim), _room(slopes > 0, slopes, queries)
+        self._call("onca_sums", view, len(scales), scale, slopes, lse, toward, mean)
+        return Sums(lse, toward, mean)
 
     def spread(self, view: View, scale: float, lse: Tensor, weight: Tensor, toward: bool, back: bool) -> Spread:
         (queries, keys), dim = view.shape, view.query.shape[-1]

@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from onca.difficulty import need
-from onca.methods.propagation import everyone, listed, listed_instance, propagated, set_instance
+from onca.methods.propagation import denominators, everyone, listed, listed_instance, propagated, set_instance
 from onca.objectives import Method, need_positives
 from onca.pool import Pool
 from onca.schedule import Number, Schedule, after, check_number
@@ -53,15 +53,16 @@ class invp(Method, name="invp"):
     def __call__(self, pool: Pool) -> Tensor:
         """[B]. Raises ValueError when the pool has no graph of k neighbours or other negatives than a bank's."""
         pool = replace(pool, neighbours=self._graph(pool))
-        instance, invariance = (listed_instance, listed) if self.mode == "official" else (set_instance, propagated)
-        compared = everyone(pool) if self.mode == "official" else pool.negatives
-        near = nearest(count_at(self, self.background, pool))(pool, compared)
+        official = self.mode == "official"
+        nearby = nearest(count_at(self, self.background, pool))
+        near = nearby(pool, everyone(pool) if official else pool.negatives)
+        total, others = denominators(pool, near) if official else (None, None)
+        loss = set_instance(pool, near) if total is None else listed_instance(pool, total)
         weight = pool.number(after(self.start, 1), self) * pool.number(self.weight, self)
-        loss = instance(pool, near)
         if weight == 0:
             return loss
-        steps, hardest = count_at(self, self.steps, pool), count_at(self, self.hardest, pool)
-        return loss + weight * invariance(pool, steps, hardest, near)
+        walks = count_at(self, self.steps, pool), count_at(self, self.hardest, pool)
+        return loss + weight * (propagated(pool, *walks, near) if others is None else listed(pool, *walks, others))
 
     def _graph(self, pool: Pool) -> Tensor:
         """[I,k]. What is missing is said at once, not only in the epoch in which the second term sets in."""

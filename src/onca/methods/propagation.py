@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from onca.bag import Bag
+from onca.bag import Bag, log_add
 from onca.identity import reached, walks
 from onca.link import Test
 from onca.objectives import infonce, negative_mass, positive_mass
@@ -24,14 +24,19 @@ def walk_ends(pool: Pool, steps: int, distinct: bool) -> Bag:
 
     Rules that acted before have no say in it.
     """
-    link = pool.negatives.links[0]
     assert pool.neighbours is not None and pool.index is not None
     ends = walks(pool.neighbours, pool.index, steps)
     if distinct:
         ends = ends.sort(1).values
         again = torch.cat([ends[:, :1] < 0, ends[:, 1:] == ends[:, :-1]], 1)
         ends = torch.where(again | (ends == pool.index[:, None]), -1, ends)
-    return Bag(pool.negatives.query, (replace(link, rows=ends, absent=None, tests=()),), factor=pool.negatives.factor)
+    return _rows(pool, ends)
+
+
+def _rows(pool: Pool, images: Tensor) -> Bag:
+    """The rows of images [B,L] of the bank, -1 is none."""
+    link = replace(pool.negatives.links[0], rows=images, absent=None, tests=())
+    return Bag(pool.negatives.query, (link,), factor=pool.negatives.factor)
 
 
 def _where_reached(pool: Pool, hard: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
@@ -70,31 +75,34 @@ def everyone(pool: Pool) -> Bag:
     return replace(pool.negatives, query_index=None)
 
 
-def listed_instance(pool: Pool, near: Test) -> Tensor:
-    """L_ins [B] = -log(e_ii / D + 1e-7), D over the nearest rows of the whole bank."""
-    return -torch.log((positive_mass(pool) - _denominator(pool, near, False)).exp() + EPSILON)
+def denominators(pool: Pool, near: Test) -> tuple[Tensor, Tensor]:
+    """(log D, log(D - e_ii)), where D is the sum over the nearest rows of the whole bank [B]; e_ii is taken off whether
+    it is in D or not.
+
+    One sum over keys, the one without the own row: taking that off D would lose the last digits.
+    """
+    assert pool.index is not None
+    others = pool.negatives.only(near)
+    inside = everyone(pool).only(near).count() > others.count()
+    rest, own = others.lse(pool.scale), _rows(pool, pool.index[:, None]).lse(pool.scale)
+    outside = torch.where(inside, -torch.inf, positive_mass(pool) - rest)
+    return torch.where(inside, log_add(rest, own), rest), rest + torch.log1p(-outside.exp())
 
 
-def listed(pool: Pool, steps: int, hardest: int, near: Test, exclusive: bool = True, hard_pos: bool = True) -> Tensor:
-    """L_inv [B] = -log(sum over hard / (D - e_ii) + 1e-7); may be negative.
+def listed_instance(pool: Pool, total: Tensor) -> Tensor:
+    """L_ins [B] = -log(e_ii / D + 1e-7); total: log D."""
+    return -torch.log((positive_mass(pool) - total).exp() + EPSILON)
+
+
+def listed(pool: Pool, steps: int, hardest: int, others: Tensor, hard_pos: bool = True) -> Tensor:
+    """L_inv [B] = -log(sum over hard / (D - e_ii) + 1e-7); may be negative. others: log(D - e_ii), what was reached
+    included.
 
     hard: the least similar entries of the list of all walks, which holds an image as often as walks end in it, and the
-    own one where walks lead back. D as above, what was reached included; e_ii is taken off whether it is in D or not.
-    exclusive=False leaves it, hard_pos=False takes the most similar entries.
+    own one where walks lead back. hard_pos=False takes the most similar entries.
     """
     ends = walk_ends(pool, steps, distinct=False)
     chosen = (farthest if hard_pos else nearest)(hardest)(pool, ends)
-    total = _denominator(pool, near, exclusive)
     return _where_reached(
-        pool, ends.only(chosen).lse(pool.scale), lambda mine: -torch.log((mine - total).exp() + EPSILON)
+        pool, ends.only(chosen).lse(pool.scale), lambda mine: -torch.log((mine - others).exp() + EPSILON)
     )
-
-
-def _denominator(pool: Pool, near: Test, exclusive: bool) -> Tensor:
-    """log D, or log(D - e_ii), where D is the sum over the nearest rows [B]."""
-    total = everyone(pool).only(near).lse(pool.scale)
-    if not exclusive:
-        return total
-    others = pool.negatives.only(near).lse(pool.scale)  # taking e_ii off the sum itself would lose its last digits
-    outside = torch.where(total > others, -torch.inf, positive_mass(pool) - others)
-    return others + torch.log1p(-outside.exp())

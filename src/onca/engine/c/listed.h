@@ -56,15 +56,19 @@ static void FN(sparse)(sum_piece *p, int64_t i) {
     const sum_walk *asked = p->asked;
     uint64_t low[SUM_WORDS];
     uint16_t column[SUM_KEYS + 32];
-    float score[SUM_KEYS + 16] __attribute__((aligned(64)));
+    float score[SUM_KEYS + 16] __attribute__((aligned(64))), other[SUM_KEYS + 16] __attribute__((aligned(64)));
     int64_t count = FN(columns)(present_bits(p, i), (p->keys + 63) / 64, column);
     if (!count) return;
     FN(take_keys)(p);
     float *query = p->query + i * asked->row;
     FN(listed_scores)(p, query, column, count, score);
     lowest_bits(low, count);
+    for (int64_t scale = asked->scales - 1; scale > 0; scale--) {
+        FN(weigh_at)(p, scale, i, score, other, low, count);
+        if (asked->toward && scale < asked->slopes) FN(listed_slope)(p, column, other, count, slope_at(p, scale, i));
+    }
     FN(weigh)(p, i, score, low, count);
-    if (asked->toward) FN(listed_slope)(p, column, score, count, p->slope + i * asked->row);
+    if (asked->toward && asked->slopes) FN(listed_slope)(p, column, score, count, slope_at(p, 0, i));
     if (!asked->back && !asked->back_factor) return;
     for (int64_t j = 0; j < count; j++) {
         float *to = p->back + column[j] * asked->row;

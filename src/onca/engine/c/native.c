@@ -78,7 +78,7 @@ typedef struct {
                   int32_t *);
     int (*above)(const onca_bag *, const float *, uint64_t *);
     int (*nearest)(const onca_bag *, int64_t, int64_t *, float *);
-    int (*sums)(const onca_bag *, float, float *, float *, float *);
+    int (*sums)(const onca_bag *, int64_t, const float *, int64_t, float *, float *, float *);
     int (*spread)(const onca_bag *, float, const float *, const float *, float *, float *, float *, float *);
     int (*mutual)(const onca_bag *, float, const float *, const float *, float *, float *);
     int (*hinge)(const onca_bag *, const float *, float *, int64_t *, float *, float *);
@@ -215,8 +215,8 @@ EXPORT int onca_nearest(const onca_bag *bag, int64_t k, int64_t *column, float *
     return USE(nearest)(bag, k, column, score);
 }
 
-EXPORT int onca_sums(const onca_bag *bag, float scale, float *lse, float *toward, float *mean) {
-    return USE(sums)(bag, scale, lse, toward, mean);
+EXPORT int onca_sums(const onca_bag *bag, int64_t scales, const float *scale, int64_t slopes, float *lse, float *toward, float *mean) {
+    return USE(sums)(bag, scales, scale, slopes, lse, toward, mean);
 }
 
 EXPORT int onca_spread(const onca_bag *bag, float scale, const float *lse, const float *weight, float *toward, float *back,

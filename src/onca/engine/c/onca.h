@@ -52,9 +52,10 @@ int onca_above(const onca_bag *bag, const float *bound, uint64_t *chosen);
 /* The k present entries with the highest scores, best first, ties by column; (-1, -inf) where there are fewer. [B, k] */
 int onca_nearest(const onca_bag *bag, int64_t k, int64_t *column, float *score);
 
-/* lse [B] = log sum over present of exp(scale * s); -inf where nothing is. With toward [B,D] (NULL: not wanted) also its slope
-   by the query row as given, and with mean [B] (NULL: not wanted) the mean of s under the softmax. views must be 1. */
-int onca_sums(const onca_bag *bag, float scale, float *lse, float *toward, float *mean);
+/* lse [scales,B] = log sum over present of exp(scale[i] * s); -inf where nothing is. Of the first `slopes` scales, with toward
+   [slopes,B,D] (NULL: not wanted) also its slope by the query row as given, and with mean [slopes,B] (NULL: not wanted) the mean
+   of s under the softmax. scales from 1; views must be 1. */
+int onca_sums(const onca_bag *bag, int64_t scales, const float *scale, int64_t slopes, float *lse, float *toward, float *mean);
 
 /* The slopes of sum_b weight[b] * lse[b] by keys (back [N,D], back_factor [N]) and by queries (toward [B,D]); those that are NULL
    are not wanted. lse as onca_sums gave it. */

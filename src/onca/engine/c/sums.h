@@ -2,7 +2,8 @@
 
    A thread goes over keys in chunks, widened once, and over its queries in blocks of TILE_ROWS. Where a block has few entries in
    a chunk they are taken one by one; else the block is multiplied with the whole chunk, what is not present is weighed 0, and
-   the weights are multiplied with the keys (toward) and with the queries (back). Factors are multiplied into the copies of the
+   the weights are multiplied with the keys (toward) and with the queries (back). An lse at several scales takes the scores once
+   and weighs them for each. Factors are multiplied into the copies of the
    rows, so that a score is one product, within rounding of what onca_scores gives. Whether a block is dense is a matter of that
    block and chunk alone, so that no row's result depends on how queries are shared among threads. */
 #include "tile.h"
@@ -22,12 +23,14 @@ typedef enum { SUM_LSE, SUM_SPREAD, SUM_MUTUAL, SUM_HINGE } sum_kind;
 typedef struct { /* a call */
     const onca_bag *bag;
     sum_kind kind;
-    float scale;
+    const float *scale;  /* [scales] */
+    int64_t scales, slopes; /* of an lse: how many there are, and the first so many have slopes; else 1 */
     const float *bound;  /* [B] of a spread: lse; of a hinge: offset */
     const float *weight; /* [B] of a spread; both with zeros up to whole tiles where it is mutual */
-    float *value;        /* [B] lse or hinge */
+    float *value;        /* [scales,B] lse or hinge */
     int64_t *active;
-    float *toward, *mean, *back, *back_factor;
+    float *toward, *mean; /* [slopes,B,D], [slopes,B] */
+    float *back, *back_factor;
     int64_t padded, row; /* elements of a row with its zeros, and from row to row */
     int64_t chunk;       /* keys */
 } sum_walk;
@@ -44,12 +47,14 @@ typedef struct { /* a thread's share of a walk: some queries, and one chunk of k
     int64_t start, keys;       /* the chunk */
     int finite, taken, packed; /* of the chunk: all of it finite; `key` is filled; `across` is */
     uint64_t all[SUM_WORDS];   /* the bits of all its keys */
-    sum_state *state;          /* [queries] */
+    sum_state *state;          /* [scales, queries] */
     uint8_t *finite_block;     /* [queries / TILE_ROWS] */
-    float *query, *slope;      /* [queries, row]: times query_factor; sum of weight * key */
+    float *query;              /* [queries, row]: times query_factor */
+    float *slope;              /* [slopes, queries up to whole tiles, row]: sum of weight * key */
     float *key, *across;       /* [SUM_KEYS, row]: times key_factor; the same as tile_pack gives it */
     float *back;               /* [SUM_KEYS, row]: sum of weight * query */
-    float *score;              /* [SUM_QUERIES, SUM_ROW]: scores, then weights */
+    float *score;              /* [SUM_QUERIES, SUM_ROW]: scores, then weights of the first scale */
+    float *other;              /* [SUM_QUERIES, SUM_ROW] where there are more: weights of each of them in turn */
     void *memory;
 } sum_piece;
 
@@ -70,24 +75,32 @@ static inline const char *key_row(const onca_bag *bag, int64_t j) {
     return (const char *)bag->key + j * bag->key_stride * (bag->key_type == ONCA_FLOAT32 ? 4 : 2);
 }
 
+/* The sums at a scale of query i of the piece, and its slope. */
+static inline sum_state *state_at(const sum_piece *p, int64_t scale, int64_t i) { return p->state + scale * p->queries + i; }
+
+static inline float *slope_at(const sum_piece *p, int64_t scale, int64_t i) {
+    return p->slope + (scale * up(p->queries, TILE_ROWS) + i) * p->asked->row;
+}
+
 static int open_piece(sum_piece *p, const sum_walk *asked, int64_t first, int64_t queries) {
-    int64_t row = asked->row, blocks = (queries + TILE_ROWS - 1) / TILE_ROWS;
-    int64_t rows = blocks * TILE_ROWS * row, keys = asked->chunk * row;
-    int64_t scores = least(blocks * TILE_ROWS, SUM_QUERIES) * SUM_ROW;
+    int64_t row = asked->row, blocks = (queries + TILE_ROWS - 1) / TILE_ROWS, states = asked->scales * queries;
+    int64_t rows = blocks * TILE_ROWS * row, keys = asked->chunk * row, slopes = most(1, asked->slopes) * rows;
+    int64_t scores = least(blocks * TILE_ROWS, SUM_QUERIES) * SUM_ROW, both = asked->scales > 1 ? 2 * scores : scores;
     *p = (sum_piece){.asked = asked, .first = first, .queries = queries};
-    char *memory = p->memory = room((2 * rows + 3 * keys + scores) * 4 + queries * (int64_t)sizeof(sum_state) + blocks, 1);
+    char *memory = p->memory = room((rows + slopes + 3 * keys + both) * 4 + states * (int64_t)sizeof(sum_state) + blocks, 1);
     if (!memory) return ONCA_NO_MEMORY;
     p->query = (float *)memory;
     p->slope = p->query + rows;
-    p->key = p->slope + rows;
+    p->key = p->slope + slopes;
     p->back = p->key + keys;
     p->across = p->back + keys;
     p->score = p->across + keys;
-    p->state = (sum_state *)(p->score + scores);
-    p->finite_block = (uint8_t *)(p->state + queries);
-    memset(p->query, 0, (size_t)rows * 8);
-    memset(p->score, 0, (size_t)scores * 4);
-    for (int64_t i = 0; i < queries; i++) p->state[i] = (sum_state){.reference = -INFINITY};
+    p->other = p->score + both - scores;
+    p->state = (sum_state *)(p->score + both);
+    p->finite_block = (uint8_t *)(p->state + states);
+    memset(p->query, 0, (size_t)(rows + slopes) * 4);
+    memset(p->score, 0, (size_t)both * 4);
+    for (int64_t i = 0; i < states; i++) p->state[i] = (sum_state){.reference = -INFINITY};
     return ONCA_OK;
 }
 #endif
@@ -132,21 +145,37 @@ static void FN(take_keys)(sum_piece *p) {
     p->finite = FN(sum)(check) == 0;
 }
 
-/* Makes weights of the first `count` scores (the rest of the last 16 too: no bit is set there) for query i of the piece. */
+/* Makes weights of the first `count` scores (the rest of the last 16 too: no bit is set there) for query i of the piece, at one of
+   the scales; `to` may be `score`. */
+static void FN(weigh_at)(sum_piece *p, int64_t scale, int64_t i, const float *score, float *to, const uint64_t *bits, int64_t count) {
+    float *slope = p->asked->toward && scale < p->asked->slopes ? slope_at(p, scale, i) : NULL;
+    FN(weigh_lse)(p->asked->scale[scale], state_at(p, scale, i), slope, p->asked->padded, score, to, bits, count);
+}
+
+/* The same in place, at the first scale. */
 static void FN(weigh)(sum_piece *p, int64_t i, float *score, const uint64_t *bits, int64_t count) {
     const sum_walk *asked = p->asked;
     int64_t b = p->first + i;
     if (asked->kind == SUM_MUTUAL)
         FN(weigh_mutual)(asked, asked->bound[b], asked->weight[b], asked->bound + p->start, asked->weight + p->start, p->state + i,
                          score, bits, count);
-    else if (asked->kind == SUM_LSE) FN(weigh_lse)(asked, p->state + i, p->slope + i * asked->row, score, bits, count);
+    else if (asked->kind == SUM_LSE) FN(weigh_at)(p, 0, i, score, score, bits, count);
     else if (asked->kind == SUM_HINGE) FN(weigh_hinge)(asked->bound[b], p->state + i, score, bits, count);
-    else FN(weigh_spread)(asked->scale, asked->bound[b], asked->weight[b], p->state + i, score, bits, count);
+    else FN(weigh_spread)(*asked->scale, asked->bound[b], asked->weight[b], p->state + i, score, bits, count);
 }
 
 #include "listed.h"
 
 /* ---- whole blocks ---- */
+
+/* The slopes of a block of queries: += weights times keys. */
+static void FN(add_slopes)(sum_piece *p, int64_t scale, int64_t first, int64_t queries, const float *weight) {
+    if (!p->asked->toward || scale >= p->asked->slopes) return;
+    const int64_t row = p->asked->row;
+    FN(tile_multiply)(&(block_product){.rows = queries, .columns = p->asked->padded, .depth = p->keys, .a = weight,
+                                      .a_row = SUM_ROW, .a_depth = 1, .b = p->key, .b_depth = row,
+                                      .b_panel = FN(tile_columns), .c = slope_at(p, scale, first), .c_row = row, .add = 1});
+}
 
 static void FN(dense)(sum_piece *p, int64_t first, int64_t queries) {
     const sum_walk *asked = p->asked;
@@ -156,12 +185,14 @@ static void FN(dense)(sum_piece *p, int64_t first, int64_t queries) {
     FN(tile_multiply)(&(block_product){.rows = queries, .columns = up(p->keys, panel), .depth = dim, .a = p->query + first * row,
                                       .a_row = row, .a_depth = 1, .b = p->across, .b_depth = panel, .b_panel = dim * panel,
                                       .c = p->score, .c_row = SUM_ROW});
+    for (int64_t scale = asked->scales - 1; scale > 0; scale--) {
+        for (int64_t i = 0; i < queries; i++)
+            FN(weigh_at)(p, scale, first + i, p->score + i * SUM_ROW, p->other + i * SUM_ROW, present_bits(p, first + i), up(p->keys, 64));
+        FN(add_slopes)(p, scale, first, queries, p->other);
+    }
     for (int64_t i = 0; i < queries; i++)
         FN(weigh)(p, first + i, p->score + i * SUM_ROW, present_bits(p, first + i), up(p->keys, 64));
-    if (asked->toward)
-        FN(tile_multiply)(&(block_product){.rows = queries, .columns = asked->padded, .depth = p->keys, .a = p->score,
-                                          .a_row = SUM_ROW, .a_depth = 1, .b = p->key, .b_depth = row, .b_panel = panel,
-                                          .c = p->slope + first * row, .c_row = row, .add = 1});
+    FN(add_slopes)(p, 0, first, queries, p->score);
     if (asked->back || asked->back_factor)
         FN(tile_multiply)(&(block_product){.rows = p->keys, .columns = asked->padded, .depth = queries, .a = p->score, .a_row = 1,
                                           .a_depth = SUM_ROW, .b = p->query + first * row, .b_depth = row, .b_panel = panel,
@@ -189,12 +220,12 @@ static void FN(give_back)(sum_piece *p) {
     float *key = p->across; /* not needed any more */
     p->packed = 0;
     for (int64_t j = 0; j < p->keys; j++) {
-        float *slope = p->back + j * asked->row, factor = asked->scale * factor_of(bag->key_factor, p->start + j);
+        float *slope = p->back + j * asked->row, factor = *asked->scale * factor_of(bag->key_factor, p->start + j);
         if (asked->back)
             for (int64_t d = 0; d < bag->dim; d++) asked->back[(p->start + j) * bag->dim + d] = factor * slope[d];
         if (!asked->back_factor) continue;
         FN(widen_keys)(bag, p->start + j, 1, key, asked->padded);
-        asked->back_factor[p->start + j] = asked->scale * FN(dot)(key, slope, asked->padded);
+        asked->back_factor[p->start + j] = *asked->scale * FN(dot)(key, slope, asked->padded);
     }
 }
 
@@ -218,19 +249,21 @@ static void FN(walk)(sum_piece *p, int64_t from, int64_t to) {
     }
 }
 
-/* What the sums of the piece's queries come to. */
-static void FN(finish)(const sum_piece *p) {
+/* What the sums of the piece's queries come to at a scale. */
+static void FN(finish)(const sum_piece *p, int64_t scale) {
     const sum_walk *asked = p->asked;
     for (int64_t i = 0; i < p->queries; i++) {
-        const sum_state *state = p->state + i;
-        int64_t b = p->first + i, dim = asked->bag->dim;
+        const sum_state *state = state_at(p, scale, i);
+        int64_t b = scale * asked->bag->queries + p->first + i, dim = asked->bag->dim;
         double part = asked->kind == SUM_LSE ? state->total == 0 ? 0 : 1 / state->total : 1;
         if (asked->value) asked->value[b] = (float)(asked->kind == SUM_LSE ? log(state->total) + state->reference : state->total);
         if (asked->active) asked->active[b] = state->active;
+        if (scale >= asked->slopes) continue;
+        const float *slope = slope_at(p, scale, i);
         if (asked->mean) asked->mean[b] = (float)(state->moment * part);
-        float factor = (float)(part * asked->scale * factor_of(asked->bag->query_factor, b));
+        float factor = (float)(part * asked->scale[scale] * factor_of(asked->bag->query_factor, p->first + i));
         if (asked->toward)
-            for (int64_t d = 0; d < dim; d++) asked->toward[b * dim + d] = factor * p->slope[i * asked->row + d];
+            for (int64_t d = 0; d < dim; d++) asked->toward[b * dim + d] = factor * slope[d];
     }
 }
 
@@ -243,7 +276,7 @@ static int FN(some_queries)(void *given, int64_t from, int64_t to, int part) {
     int status = open_piece(&piece, asked, from, to - from);
     if (status) return status;
     FN(walk)(&piece, 0, asked->bag->keys);
-    FN(finish)(&piece);
+    for (int64_t scale = 0; scale < asked->scales; scale++) FN(finish)(&piece, scale);
     free(piece.memory);
     return ONCA_OK;
 }
@@ -273,12 +306,13 @@ static int FN(all_keys)(sum_walk *asked) {
             float *to = piece[0].slope + i * asked->row, *from = piece[k].slope + i * asked->row;
             for (int64_t d = 0; d < asked->padded; d++) to[d] += from[d];
         }
-    if (!status) FN(finish)(piece);
+    if (!status) FN(finish)(piece, 0);
     for (int k = 0; k < parts; k++) free(piece[k].memory);
     return status;
 }
 
 static int FN(run_walk)(sum_walk asked) {
+    if (!asked.scales) asked.scales = asked.slopes = 1;
     asked.padded = up(asked.bag->dim, 16);
     asked.row = spaced(asked.bag->dim);
     int back = asked.back || asked.back_factor; /* then a third block of the size of the keys is in use */
@@ -287,13 +321,15 @@ static int FN(run_walk)(sum_walk asked) {
     return parted(asked.bag->queries, TILE_ROWS, asked.bag->threads, FN(some_queries), &asked);
 }
 
-static int FN(sums)(const onca_bag *bag, float scale, float *lse, float *toward, float *mean) {
-    return FN(run_walk)((sum_walk){.bag = bag, .kind = SUM_LSE, .scale = scale, .value = lse, .toward = toward, .mean = mean});
+static int FN(sums)(const onca_bag *bag, int64_t scales, const float *scale, int64_t slopes, float *lse, float *toward,
+                    float *mean) {
+    return FN(run_walk)((sum_walk){.bag = bag, .kind = SUM_LSE, .scale = scale, .scales = scales, .slopes = slopes, .value = lse,
+                                   .toward = toward, .mean = mean});
 }
 
 static int FN(spread)(const onca_bag *bag, float scale, const float *lse, const float *weight, float *toward, float *back,
                       float *back_factor, float *mean) {
-    return FN(run_walk)((sum_walk){.bag = bag, .kind = SUM_SPREAD, .scale = scale, .bound = lse, .weight = weight,
+    return FN(run_walk)((sum_walk){.bag = bag, .kind = SUM_SPREAD, .scale = &scale, .bound = lse, .weight = weight,
                                    .toward = toward, .mean = mean, .back = back, .back_factor = back_factor});
 }
 
@@ -304,13 +340,14 @@ static int FN(mutual)(const onca_bag *bag, float scale, const float *lse, const 
     memset(bound, 0, (size_t)padded * 8);
     for (int64_t b = 0; b < bag->queries; b++)
         if (lse[b] > -INFINITY) bound[b] = lse[b], weights[b] = weight[b]; /* or there is nothing in that row */
-    int status = FN(run_walk)((sum_walk){.bag = bag, .kind = SUM_MUTUAL, .scale = scale, .bound = bound, .weight = weights,
+    int status = FN(run_walk)((sum_walk){.bag = bag, .kind = SUM_MUTUAL, .scale = &scale, .bound = bound, .weight = weights,
                                          .toward = toward, .mean = mean});
     free(bound);
     return status;
 }
 
 static int FN(hinge)(const onca_bag *bag, const float *offset, float *hinge, int64_t *active, float *toward, float *mean) {
-    return FN(run_walk)((sum_walk){.bag = bag, .kind = SUM_HINGE, .scale = 1, .bound = offset, .value = hinge, .active = active,
+    const float one = 1;
+    return FN(run_walk)((sum_walk){.bag = bag, .kind = SUM_HINGE, .scale = &one, .bound = offset, .value = hinge, .active = active,
                                    .toward = toward, .mean = mean});
 }

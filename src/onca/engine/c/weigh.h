@@ -52,29 +52,30 @@ static inline FN(vec) FN(share)(FN(vec) x) {
 }
 
 /* Brings what a query has summed so far to a higher reference. */
-static void FN(raise)(const sum_walk *asked, sum_state *state, float *slope, float reference) {
+static void FN(raise)(sum_state *state, float *slope, int64_t padded, float reference) {
     float down = expf(state->reference - reference);
     state->reference = reference;
     state->total *= down;
     state->moment *= down;
-    if (asked->toward)
-        for (int64_t d = 0; d < asked->padded; d += 16) FN(store)(slope + d, FN(load)(slope + d) * down);
+    if (slope)
+        for (int64_t d = 0; d < padded; d += 16) FN(store)(slope + d, FN(load)(slope + d) * down);
 }
 
-static void FN(weigh_lse)(const sum_walk *asked, sum_state *state, float *slope, float *score, const uint64_t *bits,
-                          int64_t count) {
-    const FN(vec) scale = FN(all)(asked->scale), nothing = FN(all)(-INFINITY);
+/* slope [padded]: NULL where none is wanted. to: the weights, may be `score`. */
+static void FN(weigh_lse)(float by, sum_state *state, float *slope, int64_t padded, const float *score, float *to,
+                          const uint64_t *bits, int64_t count) {
+    const FN(vec) scale = FN(all)(by), nothing = FN(all)(-INFINITY);
     FN(vec) top = nothing, total = {0}, moment = {0};
     for (int64_t j = 0; j < count; j += LANES)
         top = FN(top)(FN(lit)(bits[j / 64] >> j % 64, FN(take)(score + j) * scale, nothing), top); /* nan is passed over */
     float highest = FN(highest)(top);
-    if (highest > state->reference) FN(raise)(asked, state, slope, highest);
+    if (highest > state->reference) FN(raise)(state, slope, padded, highest);
     const FN(vec) reference = FN(all)(-state->reference);
     for (int64_t j = 0; j < count; j += LANES) {
         FN(vec) x = FN(take)(score + j), weight = FN(only)(bits[j / 64] >> j % 64, FN(share)(FN(mad)(x, scale, reference)));
         total += weight;
         moment += FN(only)(bits[j / 64] >> j % 64, weight * x);
-        memcpy(score + j, &weight, sizeof weight);
+        memcpy(to + j, &weight, sizeof weight);
     }
     state->total += FN(added)(total);
     state->moment += FN(added)(moment);
@@ -97,7 +98,7 @@ static void FN(weigh_spread)(float scale, float lse, float weight, sum_state *st
    these are. */
 static void FN(weigh_mutual)(const sum_walk *asked, float lse, float weight, const float *others, const float *weights,
                              sum_state *state, float *score, const uint64_t *bits, int64_t count) {
-    const FN(vec) scale = FN(all)(asked->scale), most = FN(all)(-89);
+    const FN(vec) scale = FN(all)(*asked->scale), most = FN(all)(-89);
     FN(vec) moment = {0};
     for (int64_t j = 0; j < count; j += LANES) {
         FN(vec) score_j = FN(take)(score + j), own = FN(mad)(score_j, scale, FN(all)(-lse));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from onca.engine.gpu.exponentials import back_kernel, merge_kernel, sums_kernel
 from onca.engine.gpu.plan import Operands, Partial
 from onca.engine.gpu.sets import above_kernel, collect_kernel, equal_kernel, hits_kernel, list_kernel, ones_kernel
 from onca.engine.gpu.stream import score_kernel
-from onca.engine.kernels import Hinged, NotFinite, Selected, Spread, View
+from onca.engine.kernels import Hinged, NotFinite, Selected, Spread, Sums, View
 
 MOST = 1024  # dimensions
 HEIGHT = 64  # rows of bits that one program handles
@@ -95,7 +96,13 @@ class Triton:
         score, order = score.sort(dim=1, descending=True, stable=True)
         return score, column.gather(1, order)
 
-    def sums(self, view: View, scale: float, slopes: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def sums(self, view: View, scales: Sequence[float], slopes: int) -> Sums:
+        """One scale after the other."""
+        found = [self._sums(view, scale, place < slopes) for place, scale in enumerate(scales)]
+        lse, toward, mean = zip(*found, strict=True)
+        return Sums(torch.stack(lse), _stacked(toward[:slopes]), _stacked(mean[:slopes]))
+
+    def _sums(self, view: View, scale: float, slopes: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
         given = plan.operands(view)
         splits, width, dim = plan.splits(given), plan.width(given), given.dim.value
         top = torch.empty(splits, given.rows, device=view.query.device)
@@ -116,7 +123,7 @@ class Triton:
     def spread(self, view: View, scale: float, lse: Tensor, weight: Tensor, toward: bool, back: bool) -> Spread:
         own = mean = slope = by_factor = None
         if toward:
-            _, own, mean = self.sums(view, scale, True)
+            _, own, mean = self._sums(view, scale, True)
             assert own is not None and mean is not None
             own, mean = own * weight[:, None], mean * weight
         if back:
@@ -188,6 +195,11 @@ class Triton:
         within = rank.clamp_min(0).minimum(number[:, None]).t().contiguous()
         sample = self.sample or plan.drawn(given.columns)
         return selection.chosen(given, number, within, sample, self.deviations, self.room)
+
+
+def _stacked(values: Sequence[Tensor | None]) -> Tensor | None:
+    there = [value for value in values if value is not None]
+    return torch.stack(there) if there else None
 
 
 def _parts(rows: int, columns: int) -> list[slice]:
