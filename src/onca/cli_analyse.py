@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # scipy is loaded when the command runs, so that other comman
 
 PIXELS = "pixels"
 WIDTH = 80
+KEPT = "\u00a0"  # a space at which no line ends
 ASKED = 1000  # queries on which spaces are compared with each other
 
 
@@ -40,7 +41,7 @@ def analyse(
     seed: int = 0,
     out: str | None = None,
     json: bool = False,
-) -> Record:
+) -> dict[str, Any]:
     """Look into a trained space, or any embeddings.
 
     Section 4 of 2010.06682 (who is hard, who is easy), beside raw pixels.
@@ -92,10 +93,11 @@ def analyse(
     record = Record(analysis, each, _compared([*spaces, *others], seed))
     folder = out or (place / "analysis" if place.is_dir() else None)
     path = write_record(record, folder) if folder else None
-    print(text.dumps(record.json(), allow_nan=False) if json else summary(record))
+    found = record.json()
+    print(text.dumps(found, allow_nan=False) if json else summary(record))
     if path and not json:
         print(path)
-    return record
+    return found
 
 
 def summary(record: Record) -> str:
@@ -121,7 +123,11 @@ def summary(record: Record) -> str:
 
 
 def _wrapped(line: str, before: str = "") -> list[str]:
-    return textwrap.wrap(line, WIDTH, initial_indent=before, subsequent_indent=before + "  ", break_on_hyphens=False)
+    joined = line.replace(" %", KEPT + "%")
+    wrapped = textwrap.wrap(
+        joined, WIDTH, initial_indent=before, subsequent_indent=before + "  ", break_on_hyphens=False
+    )
+    return [short.replace(KEPT, " ") for short in wrapped]
 
 
 def _covered(share: float | None) -> str:
@@ -129,13 +135,13 @@ def _covered(share: float | None) -> str:
 
 
 def _agreement(found: Agreement) -> str:
-    first, second = (
-        name if epoch is None else f"{name}, epoch {epoch:g}"
-        for name, epoch in ((found.first, found.first_epoch), (found.second, found.second_epoch))
-    )
+    names = [("", found.first_epoch), ("", found.second_epoch)]
+    if found.first != found.second:
+        names = [(f"{found.first}, ", found.first_epoch), (f"{found.second}, ", found.second_epoch)]
+    first, second = (name.removesuffix(", ") if epoch is None else f"{name}epoch {epoch:g}" for name, epoch in names)
     rank = found.rank
     said = "undefined" if rank.value is None else f"{rank.value:.3f} ({rank.low:.3f} to {rank.high:.3f})"
-    return f"{said}: {first}; {second}"
+    return f"{said}  {first} and {second}"
 
 
 def _analysed(spaces: Sequence[Space], chosen: dict[str, Any], floor: bool) -> tuple[Analysis, tuple[Analysis, ...]]:

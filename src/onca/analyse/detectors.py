@@ -1,4 +1,4 @@
-"""How well detectors of false negatives do: what a selector chooses, against labels. Q queries, N images, P views.
+"""How well detectors of false negatives do: what a selector chooses, against labels. N images, D dimensions.
 
 A detector is any selector: what FNC cancels (2011.11765), the hardest so many percent, a threshold, `likely` of `auto`.
 Each is put to a query against all other images of a space. Labels serve to judge, except where a selector is an oracle.
@@ -7,13 +7,14 @@ Each is put to a query against all other images of a space. Labels serve to judg
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from onca.analyse.pairs import by_turns
 from onca.analyse.space import Space
 from onca.analyse.statistics import Floats, Interval, divided, interval, resample
 from onca.identity import same_class
@@ -57,24 +58,20 @@ def detectors(
     space: Space,
     asked: Sequence[str | Selector] | None = None,
     *,
-    views: Tensor | None = None,
     queries: int = QUERIES,
     seed: int = 0,
 ) -> list[Detection]:
     """What each detector finds for queries drawn by `seed`, each against all other images.
 
-    Args:
-        asked: selectors or their text; None: those that need no views, and FNC's and `likely` where there are some.
-        views: unit rows [N,P,D] of augmented views of each image, of the same encoder: the first is the positive, all
-            are support views.
+    asked: selectors or their text; None: those that need no views, and FNC's and `likely` where the space has views.
+    Where it has, the images that have them are looked at; one view is the positive, both are support views.
 
     Raises:
-        ValueError: no labels, views of another shape, a selector that needs what is not there.
+        ValueError: no labels, a selector that needs what is not there.
     """
     if not bool((space.label >= 0).any()):
         raise ValueError(f"{space.source} has no labels: what a detector finds is judged by them")
-    if views is not None and (views.dim() != 3 or (len(views), views.shape[2]) != tuple(space.rows.shape)):
-        raise ValueError(f"views are unit rows [N,P,D] of each image; got {list(views.shape)} for {len(space)} images")
+    space, views = viewed(space)
     texts = asked if asked is not None else WITHOUT_VIEWS + (WITH_VIEWS if views is not None else ())
     selectors = [_selector(text) for text in texts]
     labelled = (space.label >= 0).nonzero().flatten()
@@ -84,18 +81,29 @@ def detectors(
     return [_detection(str(one), table, seed) for one, table in zip(selectors, found, strict=True)]
 
 
-def calibration(
-    space: Space, views: Tensor, *, tau_plus: float = 0.1, queries: int = QUERIES, seed: int = 0
-) -> list[Calibrated]:
+def calibration(space: Space, *, tau_plus: float = 0.1, queries: int = QUERIES, seed: int = 0) -> list[Calibrated]:
     """Whether the probability of `likely(tau_plus)` is one: of entries between two certainties, how many are right.
 
-    Raises ValueError as `detectors` does.
+    Raises:
+        ValueError: no labels, no views.
     """
+    if space.views is None:
+        raise ValueError(f"{space.source} has no views, from which `likely` learns how close a classmate lies")
     steps = [f"likely(tau_plus={tau_plus:g}, certainty={certainty:g})" for certainty in CERTAINTIES]
     between = [f"{low} & ~{high}" for low, high in zip(steps, [*steps[1:], ""], strict=True) if high]
-    found = detectors(space, [*between, steps[-1]], views=views, queries=queries, seed=seed)
+    found = detectors(space, [*between, steps[-1]], queries=queries, seed=seed)
     ends = (*CERTAINTIES, 1.0)
     return [Calibrated(low, high, one.precision) for low, high, one in zip(ends, ends[1:], found, strict=False)]
+
+
+def viewed(space: Space) -> tuple[Space, Tensor | None]:
+    """The images that have views, and unit rows [N,2,D] of those; the whole space where none has."""
+    if space.views is None:
+        return space, None
+    rows = by_turns(space.label)[: len(space.views[0])]  # as `embed` chooses them
+    images = space.images and space.images.subset(rows)
+    views = torch.stack(space.views, 1)
+    return replace(space, rows=space.rows[rows], index=space.index[rows], label=space.label[rows], images=images), views
 
 
 def pool_of(space: Space, rows: Tensor, views: Tensor | None = None, seed: int = 0) -> Pool:

@@ -38,10 +38,8 @@ def findings(analysis: Analysis) -> tuple[Finding, ...]:
         _contrast(analysis, "related", "lca_max", "hardest", "the hardest 5 % are more closely related to the query"),
         _contrast(analysis, "related, other classes", "lca_max_other", "hardest", None),
         _spread(analysis),
-        _contrast(
-            analysis, "anti-correlated end", "lca_max_other", "easiest", "the very easiest are more related than most"
-        ),
-        _contrast(analysis, "its own class", "same_class", "easiest", None),
+        _contrast(analysis, "easiest", "lca_max_other", "easiest", "the very easiest are more related than most"),
+        _contrast(analysis, "easiest, same class", "same_class", "easiest", None),
         _classes(analysis),
         Finding(
             "consistency",
@@ -61,29 +59,28 @@ def _contrast(analysis: Analysis, name: str, measure: Measure, side: Side, claim
     own = analysis.contrast(measure, side)
     if own is None or own.end.value is None:
         return None
-    text = f"{_against(own)}; {_test(own)}"
+    text, verdict = f"{_against(own)}; {_test(own)}", _verdict(own.difference) if claim else None
+    if side == "easiest" and own.similarity is not None and own.similarity >= 0:
+        text, verdict = f"{text}; but their mean dot product is {own.similarity:.2f}", "not shown" if claim else None
     below = analysis.floor and analysis.floor.contrast(measure, side)
     if not below or analysis.beyond_floor is None:
-        return Finding(name, claim or "", _verdict(own.difference) if claim else None, text)
+        return Finding(name, claim or "", verdict, text)
     beyond = analysis.beyond_floor[analysis.contrasts.index(own)]
     scale, digits = _scale(measure)
     said = f"{_against(below)}; beyond it {_spread_of(beyond, scale, digits, sign=True)}"
-    return Finding(name, claim or "", _verdict(own.difference) if claim else None, text, said)
+    return Finding(name, claim or "", verdict, text, said)
 
 
 def _against(found: Contrast) -> str:
     scale, digits = _scale(found.measure)
-    what = {"same_class": "% same class", "lca_max": "mean LCA depth"}.get(found.measure, "LCA depth (two classes)")
-    rest = "the rest" if found.side == "hardest" else "the middle"
-    end, other = (f"{scale * side.value:.{digits}f}" if side.value is not None else "-" for side in _sides(found))
-    return (
-        f"{what}: {end} in the {found.side} {found.cut:g} %, {other} in {rest}, "
-        f"difference {_spread_of(found.difference, scale, digits, sign=True)}"
-    )
-
-
-def _sides(found: Contrast) -> tuple[Interval, Interval]:
-    return found.end, found.rest
+    sides = found.end, found.rest
+    end, other = (f"{scale * side.value:.{digits}f}" if side.value is not None else "-" for side in sides)
+    which, rest = f"the {found.side} {found.cut:g} %", "the rest" if found.side == "hardest" else "the middle"
+    apart = f"difference {_spread_of(found.difference, scale, digits, sign=True)}"
+    if found.measure == "same_class":
+        return f"{end} % of {which} are of the query's class, {other} % of {rest}; {apart}"
+    pairs = "" if found.measure == "lca_max" else ", pairs of two classes,"
+    return f"LCA depth{pairs} {end} in {which}, {other} in {rest}; {apart}"
 
 
 def _scale(measure: str) -> tuple[float, int]:
@@ -150,9 +147,7 @@ def _classes(analysis: Analysis) -> Finding | None:
 def _pairs(found: ClassPairs) -> str:
     far = _depths(found.lca_anticorrelated, found.lca_all, found.p_anticorrelated)
     near = _depths(found.lca_correlated, found.lca_all, found.p_correlated)
-    return (
-        f"most anti-correlated: {_named(found.anticorrelated)}{far}. Most correlated: {_named(found.correlated)}{near}"
-    )
+    return f"lowest mean dot products: {_named(found.anticorrelated)}{far}. Highest: {_named(found.correlated)}{near}"
 
 
 def _named(pairs: tuple[ClassPair, ...], most: int = 3) -> str:
@@ -177,9 +172,9 @@ def _frequency(analysis: Analysis) -> str:
     ratio = "" if found.variance_ratio is None else f", variance ratio {found.variance_ratio:.1f}"
     test = "" if found.p is None else f", p {_p(found.p)}"
     return (
-        f"how often a negative is hard varies by {100 * found.std:.2f} %, shuffled by "
-        f"{100 * found.std_expected_by_chance:.2f} %{ratio}{test}; at most {100 * found.max:.1f} % of queries, "
-        f"never for {100 * found.zero_share:.2f} % of negatives{halves}"
+        f"a negative is hard for {100 * found.mean:.1f} % of queries, give or take {100 * found.std:.2f} %; "
+        f"if shuffled, {100 * found.std_expected_by_chance:.2f} %{ratio}{test}; the hardest of all for "
+        f"{100 * found.max:.1f} %, and {100 * found.zero_share:.2f} % of negatives for none{halves}"
     )
 
 
