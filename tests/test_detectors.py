@@ -1,10 +1,13 @@
 """Label-free estimates and detectors of false negatives, on data whose truth is planted."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from onca.analyse.detectors import calibration, detectors
+from onca.analyse.detectors import calibration, detectors, viewed
+from onca.analyse.pairs import by_turns
 from onca.analyse.prior import prior
 from onca.analyse.space import space
 
@@ -83,24 +86,31 @@ def test_an_oracle_finds_all_and_a_detector_that_chooses_nothing_has_no_precisio
 
 
 def test_views_let_fnc_and_likely_in_and_likely_means_what_it_says():
-    """Views that scatter as classmates do are what `likely` takes them for."""
+    """Views that scatter as classmates do are what `likely` takes them for. Labels go round, as `by_turns` orders."""
     seen = clusters(20, 0.16, count=1500)
-    other = clusters(20, 0.16, count=1500, seed=0)
     draw = torch.Generator().manual_seed(5)
-    mates = seen.rows[torch.randint(75, (1500, 2), generator=draw) * 20 + (torch.arange(1500) % 20)[:, None]]
-    names = [one.detector for one in detectors(other, views=mates, queries=100)]
+    mates = [seen.rows[torch.randint(75, (1500,), generator=draw) * 20 + torch.arange(1500) % 20] for _ in range(2)]
+    seen = replace(seen, views=(mates[0], mates[1]))
+    names = [one.detector for one in detectors(seen, queries=100)]
     assert any("support_max" in name for name in names) and any("likely" in name for name in names)
-    right = [one.right for one in calibration(seen, mates, tau_plus=0.05, queries=500)]
+    right = [one.right for one in calibration(seen, tau_plus=0.05, queries=500)]
     sure = [one.value for one in right if one.value is not None]
     assert sure[-1] > 0.9  # from a certainty of 0.9 on
+
+
+def test_only_images_with_views_are_looked_at_where_some_have_them():
+    seen = clusters(5, 0.3, count=100)
+    order = by_turns(seen.label)[:40]
+    few, views = viewed(replace(seen, views=(seen.rows[order], seen.rows[order])))
+    assert torch.equal(few.rows, views[:, 0]) and torch.equal(few.label, seen.label[order])
 
 
 def test_what_is_refused():
     seen = clusters(5, 0.3, count=100)
     with pytest.raises(ValueError, match="has no labels"):
         detectors(space(seen.rows))
-    with pytest.raises(ValueError, match=r"views are unit rows"):
-        detectors(seen, views=torch.zeros(100, 8))
+    with pytest.raises(ValueError, match="has no views"):
+        calibration(seen)
     with pytest.raises(ValueError, match="a detector is a selector"):
         detectors(seen, ["infonce"])
     with pytest.raises(ValueError, match="support"):
