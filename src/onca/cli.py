@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from onca import cli_data, cli_explore
+from onca import cli_analyse, cli_data, cli_explore
 from onca import train as training
 from onca.engine import engine as use
 from onca.explain import table
@@ -206,6 +206,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "train": train,
     "evaluate": evaluate,
     "study": study,
+    "analyse": cli_analyse.analyse,
     "explore": cli_explore.explore,
     "report": report,
     "explain": explain,
