@@ -132,7 +132,7 @@ def ours(size: Size, inputs: list[tuple[Tensor, Tensor]]) -> Step:
         query, keys = inputs[turn % len(inputs)]
         selected = engine.select(View(query, keys), rank)
         sums: tuple[Tensor | None, ...] = engine.sums(
-            View(query, keys, present=selected.chosen[0]), 1 / TEMPERATURE, True
+            View(query, keys, present=selected.chosen[0]), [1 / TEMPERATURE], 1
         )
         return sums
 
@@ -196,7 +196,7 @@ def checked(size: Size, query: Tensor, keys: Tensor) -> dict[str, float]:
 
     engine, some = gpu.Triton(), slice(0, size.batch, math.ceil(size.batch / ROWS))
     chosen = engine.select(View(query, keys), torch.full((size.batch, 1), size.hardest, device="cuda")).chosen[0]
-    lse, slope, _ = engine.sums(View(query, keys, present=chosen), 1 / TEMPERATURE, True)
+    (lse,), slopes, _ = engine.sums(View(query, keys, present=chosen), [1 / TEMPERATURE], 1)
     order = engine.scores(View(query, keys))[some] if size.batch * size.keys < 1 << 30 else None
     if order is None:
         order = engine.scores(View(query[some].contiguous(), keys))
@@ -208,10 +208,10 @@ def checked(size: Size, query: Tensor, keys: Tensor) -> dict[str, float]:
     exact_query = query[some].double().requires_grad_()
     logits = (exact_query @ keys.double().T / TEMPERATURE).masked_fill(~there, -torch.inf).logsumexp(1)
     exact = torch.autograd.grad(logits.sum(), exact_query)[0]
-    assert slope is not None
+    assert slopes is not None
     away = {
         "sums": float((lse[some] - logits).abs().max()),
-        "slopes": float((slope[some] - exact).norm() / exact.norm()),
+        "slopes": float((slopes[0, some] - exact).norm() / exact.norm()),
     }
     if away["sums"] > 1e-5 or away["slopes"] > 1e-2:
         raise Unequal(f"sums differ by {away['sums']:.1e}, slopes by {away['slopes']:.1e}")

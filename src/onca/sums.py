@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +26,7 @@ class Even:
     bag: Bag
     tilt: float
     attached: bool
+    known: dict[bool, Tensor] = field(default_factory=dict, repr=False)  # with gradient or without
 
     @property
     def asked(self) -> tuple[float, float]:
@@ -45,8 +46,11 @@ class Even:
 
     def value(self) -> Tensor:
         """[B]"""
-        with torch.set_grad_enabled(self.attached and torch.is_grad_enabled()):
-            return self.of(self.bag.lse(self.tilt))
+        sloped = self.attached and torch.is_grad_enabled()
+        if sloped not in self.known:
+            with torch.set_grad_enabled(sloped):
+                self.known[sloped] = self.of(self.bag.lse(self.tilt))
+        return self.known[sloped]
 
 
 def value_of(shift: Tensor | Even) -> Tensor:
@@ -85,7 +89,7 @@ class _LogSumExp(torch.autograd.Function):
         own, again = any(wanted[:2]), any(wanted[2:])
         scales, sloped = [scale for scale, _ in asked], sum(slope != 0 for _, slope in asked)
         found = shared.kernels.sums(shared.view(shared.present), scales, sloped if own and not again else 0)
-        ctx.shared, ctx.asked, ctx.again = shared, asked[:sloped], again
+        ctx.shared, ctx.asked, ctx.again = shared if again else None, asked[:sloped], again
         # Saved through autograd: changing a memory before backward is then an error, not a wrong number.
         ctx.save_for_backward(query, factor, lengths, *((found.lse, keys) if again else found[1:]))
         return found.lse

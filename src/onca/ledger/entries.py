@@ -83,6 +83,9 @@ class Sight:
         self.pool = replace(pool, notes={})
         with torch.no_grad():
             self.terms = list(terms(method, self.pool))
+            for term in self.terms:  # a shift is made when it is asked for and then kept: here once for all queries
+                for bag in (term.pool.positives, term.pool.negatives, *term.pool.added):
+                    _ = bag.shift
         self._made: dict[int, Rows] = {}
 
     def _rows(self, bag: Bag, query: int) -> list[Row]:
@@ -162,6 +165,7 @@ def _told(
     return _Told(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 
+@torch.no_grad()
 def _weight(row: Row, bag: Bag, query: int) -> Tensor:
     """exp(tilt * score + shift) [n]."""
     shift = 0.0 if bag.shift is None else float(bag.shift[query])

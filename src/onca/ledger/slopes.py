@@ -41,7 +41,7 @@ def slopes(
         pool = _alone(term.pool, query, positives, negatives, added, leaves, more)
         weights = _weights(negatives, leaves, hardened)
         if weights is not None and pool.negatives.shift is not None:  # its value is that of the rule, to the bit
-            pool = replace(pool, negatives=replace(pool.negatives, shift=pool.negatives.shift + weights))
+            pool = replace(pool, negatives=pool.negatives.tilted(0.0, weights, pool.negatives.attached))
         loss = term.objective(pool).sum()
     every = [*leaves, *(leaf for bag in more for leaf in bag)]
     if not loss.requires_grad or not every:
@@ -67,11 +67,11 @@ def _alone(
     def bag(whole: Bag, rows: Sequence[Row], scores: Sequence[Tensor]) -> Bag:
         index = own(whole.query_index)
         links = tuple(_link(row, score, index) for row, score in zip(rows, scores, strict=True))
-        shift = own(whole.shift)
+        with torch.no_grad():
+            shift = own(whole.shift)
+        shifts = () if shift is None else (shift.double(),)
         one = torch.ones(1, 1, dtype=torch.float64)
-        return Bag(
-            one, links, None, index, whole.tilt, None if shift is None else shift.detach().double(), whole.attached
-        )
+        return Bag(one, links, None, index, whole.tilt, shifts, whole.attached)
 
     return replace(
         pool,
