@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from onca import cli_analyse, cli_data, cli_explore
+from onca import cli_analyse, cli_audit, cli_data, cli_explore
 from onca import train as training
 from onca.engine import engine as use
 from onca.explain import table
@@ -207,6 +207,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "study": study,
     "analyse": cli_analyse.analyse,
+    "audit": cli_audit.audit,
     "explore": cli_explore.explore,
     "report": report,
     "explain": explain,

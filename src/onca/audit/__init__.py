@@ -4,7 +4,7 @@ from onca.audit.audit import Audit
 from onca.audit.embeddings import audit_embeddings
 from onca.audit.finding import Finding, alarms, exit_code, read_audit, text, write_audit
 from onca.audit.looks import Call, bank, handed_back
-from onca.audit.run import FILE, audit_run, of_run
+from onca.audit.run import FILE, audit_run, finish, of_run
 from onca.audit.watch import Watch, watch
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "audit_run",
     "bank",
     "exit_code",
+    "finish",
     "handed_back",
     "of_run",
     "read_audit",

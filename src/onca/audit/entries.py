@@ -108,7 +108,8 @@ def prints(vectors: Tensor) -> Tensor:
 
 def memory_links(bag: Bag) -> list[Link]:
     """The links of a bag that are of a memory which all queries share, with an entry or more."""
-    return [link for link in bag.links if link.role == "memory" and link.length and not link.per_query and not link.mix]
+    shared = [link for link in bag.links if link.length and not link.per_query and link.mix is None]
+    return [link for link in shared if link.role == "memory" and link.vectors is not bag.query]
 
 
 def _nothing(count: int, like: Tensor) -> Entries:

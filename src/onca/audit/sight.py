@@ -114,6 +114,7 @@ def left_of(method: Method, pool: Pool) -> Pool:
     return left_of(last, pool) if isinstance(last, Method) else pool
 
 
+@torch.enable_grad()
 def _pushes(look: Sight) -> tuple[Entries, Tensor] | None:
     """Every query of the sample gets a dimension of its own, in which it has length TINY and each entry a leaf of 0:
     the slope of all losses by a leaf is, but for TINY, the slope of one query's loss by one score. One backward pass
@@ -121,7 +122,7 @@ def _pushes(look: Sight) -> tuple[Entries, Tensor] | None:
     pool, count = look.pool, len(look.rows)
     own = pool.negatives.query.new_zeros(len(pool), count)
     own[look.rows, torch.arange(count)] = TINY
-    query = torch.cat([pool.negatives.query.detach(), own], 1)
+    query = torch.cat([pool.negatives.query.detach(), own], 1).requires_grad_()  # every score then has a graph
     bags = [pool.negatives] if pool.reserve is None else [pool.negatives, pool.reserve]
     links = [link for bag in bags for link in bag.links]
     if any(link.mix is not None for link in links):
@@ -140,7 +141,7 @@ def _pushes(look: Sight) -> tuple[Entries, Tensor] | None:
         support=None if pool.support is None else pad(pool.support.detach(), (0, count)),
         notes={},
     )
-    with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings(action="ignore"):
         loss = look.method(widened).sum()
     if not loss.requires_grad:
         return None
