@@ -19,11 +19,11 @@ ELSEWHERE = "elsewhere"
 
 @dataclass(frozen=True)
 class Zone:
-    """Neighbouring ranks that stand under one heading."""
+    """Ranks that stand under one heading."""
 
     key: str
     title: str
-    ranks: range
+    ranks: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,22 @@ def layout(negatives: int, edges: Sequence[float]) -> Layout:
     if astray:
         raise ValueError(f"an edge is a percentile between 0 and 100 (100 is the hardest); got {astray[0]:g}")
     drawn = tuple(Edge(edge, first_below(negatives, Fraction(str(edge)))) for edge in sorted(set(edges), reverse=True))
-    middle = negatives // 2
-    zones = [Zone("hardest", "Hardest", range(min(ENDS, negatives)))]
-    for edge in drawn:
-        around = range(max(0, edge.rank - BESIDE), min(negatives, edge.rank + BESIDE))
-        zones.append(Zone(f"edge {edge.percent:g}", f"At the window's edge, {edge.percent:g} %", around))
-    zones.append(Zone("median", "Median", range(max(0, middle - MIDDLE // 2), min(negatives, middle + MIDDLE // 2))))
-    zones.append(Zone("easiest", "Easiest", range(max(0, negatives - ENDS), negatives)))
+    asked = [
+        *((f"edge {edge.percent:g}", f"At the window's edge, {edge.percent:g} %", *around(edge.rank, BESIDE))
+          for edge in drawn),
+        ("hardest", "Hardest", 0, ENDS),
+        ("median", "Median", *around(negatives // 2, MIDDLE // 2)),
+        ("easiest", "Easiest", negatives - ENDS, negatives),
+    ]  # fmt: skip
+    zones = _apart([(key, title, range(max(0, start), min(negatives, end))) for key, title, start, end in asked])
     steps = {round((negatives - 1) * share / 100) for share in (*CURVE, *(100 - percent for percent in CURVE))}
     hard = first_below(negatives, 100 - HARD)
-    return Layout(negatives, drawn, _apart(zones), hard, tuple(sorted(steps)))
+    return Layout(negatives, drawn, zones, hard, tuple(sorted(steps)))
+
+
+def around(rank: int, beside: int) -> tuple[int, int]:
+    """From so many before the rank up to so many from it on."""
+    return rank - beside, rank + beside
 
 
 def first_below(negatives: int, percent: Fraction) -> int:
@@ -87,13 +93,13 @@ def first_below(negatives: int, percent: Fraction) -> int:
     return int(ranks(torch.tensor([negatives]), 100 - percent))
 
 
-def _apart(zones: list[Zone]) -> tuple[Zone, ...]:
-    """The same zones, each without the ranks of those before it; one that has none left is dropped."""
+def _apart(asked: Sequence[tuple[str, str, range]]) -> tuple[Zone, ...]:
+    """Zones of keys, titles and ranks, each without the ranks of those before it; the hardest zone first."""
     taken: set[int] = set()
-    kept = []
-    for zone in zones:
-        left = [rank for rank in zone.ranks if rank not in taken]
+    zones = []
+    for key, title, span in asked:
+        left = tuple(rank for rank in span if rank not in taken)
         if left:
-            kept.append(Zone(zone.key, zone.title, range(left[0], left[-1] + 1)))
+            zones.append(Zone(key, title, left))
             taken |= set(left)
-    return tuple(kept)
+    return tuple(sorted(zones, key=lambda zone: zone.ranks))
