@@ -73,7 +73,7 @@ def analyse(
     pairs = choose(space, queries, negatives, preset, seed)
     check(pairs, bins, cuts)
     cuts = tuple(sorted({float(HARD), *(float(cut) for cut in cuts)}))
-    below = pixels(space.images, space.hierarchy) if floor and space.images is not None else None
+    below = _below(space) if floor else None
     steps = len(pairs.query) * (1 if below is None else 3)
     walked = Progress(watch, steps)
     found, drawn = _look(pairs, bins, cuts, seed, walked)
@@ -90,6 +90,14 @@ def analyse(
         for own, under, a, b in zip(found.contrasts, plain.contrasts, drawn, plain_drawn, strict=True)
     )
     return replace(found, beyond_floor=beyond, floor=plain, with_floor=agreed)
+
+
+def _below(space: Space) -> Space | None:
+    """The raw pixels of the same rows, with the same labels."""
+    if space.images is None:
+        return None
+    raw = pixels(space.images)
+    return replace(space, rows=raw.rows, source=raw.source, epoch=None, views=None)
 
 
 class Progress:
