@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from onca.report.analysis import analysis_of, analysis_sections
 from onca.report.charts import trace
 from onca.report.figure import Figure, Panel
 from onca.report.page import Html, facts, figure, page, section, tag
@@ -24,8 +25,15 @@ def run_page(folder: Path) -> Path:
     result = json.loads(finished.read_text(encoding="utf-8")) if finished.is_file() else {}
     metrics = read_metrics(folder / "metrics.jsonl")
     place = folder / "report.html"
-    place.write_text(_page(folder.name, settings, result, metrics), encoding="utf-8")
+    more = seen_sections(folder)
+    place.write_text(_page(folder.name, settings, result, metrics, more), encoding="utf-8")
     return place
+
+
+def seen_sections(folder: Path) -> tuple[Html, ...]:
+    """What the audit, the analyses and the explorer of a run left in its folder."""
+    analysis = analysis_of(folder)
+    return () if analysis is None else analysis_sections(analysis)
 
 
 def read_metrics(place: Path) -> list[dict[str, Any]]:
@@ -43,7 +51,13 @@ def read_metrics(place: Path) -> list[dict[str, Any]]:
     return read
 
 
-def _page(name: str, settings: Mapping[str, Any], result: Mapping[str, Any], metrics: list[dict[str, Any]]) -> str:
+def _page(
+    name: str,
+    settings: Mapping[str, Any],
+    result: Mapping[str, Any],
+    metrics: list[dict[str, Any]],
+    more: tuple[Html, ...],
+) -> str:
     numbers = [
         tag("article", tag("h3", words), tag("p", f"{result[key]:.2f} %", class_="headline"), class_="card")
         for key, words in RESULTS.items()
@@ -59,6 +73,7 @@ def _page(name: str, settings: Mapping[str, Any], result: Mapping[str, Any], met
         tag("header", tag("p", f"run {name}", class_="kicker"), tag("h1", str(settings.get("method", name)))),
         section("Result", tag("p", lead), tag("div", *numbers, class_="cards")),
         *_curves(metrics),
+        *more,
         section("Settings", facts(settings)),
         *((section("All results", facts(result)),) if result else ()),
     )
