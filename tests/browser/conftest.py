@@ -18,8 +18,6 @@ from onca.data.hierarchy import hierarchy_of
 from onca.data.world import World
 from onca.report.explorer import Views, explore
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="pages are tested in a browser: pip install playwright")
-
 IMAGES = 150
 COPIES = slice(144, 147)
 NAMES = ("infonce", "chain(drop(hardest(5)), infonce)")
@@ -119,7 +117,9 @@ def chromium() -> Iterator[Any]:
     place = shutil.which("chromium")
     if place is None:
         pytest.skip("pages are tested in a browser, and there is no chromium here (apt-get install chromium)")
-    with sync_api.sync_playwright() as driver:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=place, args=["--no-sandbox"])
         yield browser
         browser.close()

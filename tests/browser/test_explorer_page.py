@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("playwright", reason="pages are tested in a browser: pip install playwright")
 from playwright.sync_api import Page
 
 LAST = 8.0

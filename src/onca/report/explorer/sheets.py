@@ -70,7 +70,7 @@ def picture_of(pixels: Tensor) -> Image.Image:
 
 def _jpeg(picture: Image.Image) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
+    picture.save(file, "JPEG", quality=QUALITY, subsampling=0)
     return file.getvalue()
 
 
