@@ -16,7 +16,7 @@ from onca.study.statistics import Estimate
 
 ROW = 46  # pixels a row of a forest
 ABOVE, BELOW = -12, 7  # where in a row, from its middle, name and numbers stand, and where the interval lies
-SYMBOLS = {"shown": "✓", "not shown": "?", "contradicted": "✗"}
+SYMBOLS = {"shown": "✓", "not shown": "?", "contradicted": "✗", "fine": "✓", "note": "!", "unknown": "?", "alarm": "✗"}
 
 Chart = Any  # altair's single and layered charts share no public type
 Number = Callable[[float], str]

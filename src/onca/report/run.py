@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from onca.report.analysis import analysis_of, analysis_sections
+from onca.report.audit import audit_section
 from onca.report.charts import trace
 from onca.report.figure import Figure, Panel
 from onca.report.page import Html, facts, figure, page, section, tag
 
 MOST_POINTS = 1500  # a curve of more is thinned: no screen shows them
+EXPLORER = "explorer.html"
 RESULTS = {"linear_top1": "linear top-1", "linear_top5": "linear top-5", "knn_top1": "kNN top-1"}
 
 
@@ -31,9 +33,18 @@ def run_page(folder: Path) -> Path:
 
 
 def seen_sections(folder: Path) -> tuple[Html, ...]:
-    """What the audit, the analyses and the explorer of a run left in its folder."""
+    """What the explorer, the audit and the analyses of a run left in its folder."""
     analysis = analysis_of(folder)
-    return () if analysis is None else analysis_sections(analysis)
+    found = () if analysis is None else analysis_sections(analysis)
+    return (*_explorer(folder), *audit_section(folder), *found)
+
+
+def _explorer(folder: Path) -> tuple[Html, ...]:
+    if not (folder / EXPLORER).is_file():
+        return ()
+    link = tag("a", "Open the explorer", href=EXPLORER)
+    said = " of this run: pick an image and see its nearest, hardest, window-edge and easiest negatives."
+    return (section("The images", tag("p", link, said)),)
 
 
 def read_metrics(place: Path) -> list[dict[str, Any]]:

@@ -21,6 +21,8 @@ FLAGS = (
     ("consistently_hard", "▲", "consistently hard", "Among the hardest 5 % far more often than chance"),
 )
 
+ORDERS = (("class", "by class"), ("hard", "most often hard first"), ("easy", "least often hard first"))
+
 
 def document(title: str, lead: str, data: Any, pictures: Sheets | None, views: Sheets | None) -> str:
     """The whole page. Nothing is loaded, and only this style and this script may act."""
@@ -93,9 +95,11 @@ def _controls() -> Html:
 
 def _panels(data: Any) -> Html:
     """On the left what one picks from, on the right the query and, for each run, its negatives."""
+    orders = [tag("option", words, value=order) for order, words in ORDERS]
     picker = tag(
         "section",
         tag("h2", "Images ", tag("span", "", id="found", class_="soft")),
+        tag("label", "Order ", tag("select", *orders, id="order"), class_="order"),
         tag("div", "", id="picker", role="listbox", aria_label="Images"),
         tag("button", "Show more", type="button", id="more", class_="plain"),
         class_="panel",

@@ -118,5 +118,5 @@ new ResizeObserver(() => data.runs.forEach((_, side) => {
 
 readAddress();
 if (!location.hash) state.query = byClass[0];
-list();
+find();
 show();

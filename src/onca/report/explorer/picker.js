@@ -6,6 +6,7 @@ const more = document.getElementById("more");
 const byClass = Array.from({ length: count }, (_, row) => row).sort(
   (a, b) => images.label[a] - images.label[b] || images.index[a] - images.index[b],
 );
+const order = document.getElementById("order");
 let listed = byClass;
 let limit = FIRST;
 
@@ -16,7 +17,15 @@ const matches = (text) => {
     const row = rowOf.get(Number(words[0]));
     if (row !== undefined) return [row];
   }
-  return byClass.filter((row) => words.every((word) => className(row).toLowerCase().includes(word)));
+  return inOrder().filter((row) => words.every((word) => className(row).toLowerCase().includes(word)));
+};
+
+// How often an image is hard is that of the first run, at its checkpoint.
+const inOrder = () => {
+  if (order.value === "class") return byClass;
+  const { hits } = checkpointOf(0);
+  const sign = order.value === "hard" ? 1 : -1;
+  return [...byClass].sort((a, b) => sign * (hits[b] - hits[a]));
 };
 
 const option = (row) =>
@@ -46,11 +55,13 @@ const markPicked = () => {
   if (!picker.querySelector('[tabindex="0"]') && picker.querySelector("button")) picker.querySelector("button").tabIndex = 0;
 };
 
-search.addEventListener("input", () => {
+const find = () => {
   listed = matches(search.value);
   limit = FIRST;
   list();
-});
+};
+search.addEventListener("input", find);
+order.addEventListener("change", find);
 search.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && listed.length) change({ query: listed[0] });
   if (event.key === "ArrowDown" && listed.length) {
