@@ -99,6 +99,14 @@ def test_an_image_is_found_by_its_class_and_by_its_index(open_page: Any, rows: A
     assert "No class and no index like this" in page.inner_text("#picker")
 
 
+def test_images_stand_in_the_order_that_is_asked_for(open_page: Any) -> None:
+    page = open_page()
+    page.select_option("#order", "hard")
+    assert page.get_attribute("#picker button", "data-row") == "5"  # the hub
+    page.click("#picker button")
+    assert "▲ consistently hard" in page.inner_text(".filters") and image(page) == 5
+
+
 def test_a_click_chooses_a_negative_and_another_makes_it_the_query(open_page: Any, rows: Any) -> None:
     page = open_page("#image=1")
     row = rows.of(0, LAST, 1)[3]
