@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from onca.data import ImageSet, load
+from onca.data import ImageSet
 
 if TYPE_CHECKING:  # scipy is loaded when the command runs, so that other commands start without it
     from onca.analyse import Agreement, Analysis, Record, Space
@@ -194,11 +194,10 @@ def _pixels(images: ImageSet, hierarchy: str | None) -> Space:
     return pixels(images, hierarchy_of(hierarchy, images.names, images=images))
 
 
-def _images(on: str | None, part: str, most: int | None) -> ImageSet:
+def _images(on: str | None, part: Literal["test", "validation", "train"], most: int | None) -> ImageSet:
     """Images of a source, at their own size."""
-    from onca.analyse.pairs import by_turns
+    from onca.analyse.embed import some_images
 
     if on is None:
         raise ValueError("pixels of which images? Give --on, a source of images (`onca data list`)")
-    found: ImageSet = getattr(load(on), part)
-    return found if most is None else found.subset(by_turns(found.label)[:most].sort().values)
+    return some_images(on, part, most)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -85,14 +85,17 @@ def embed(
 
 def images_of(run: Run, on: str | None, part: Part, size: int, most: int | None) -> ImageSet:
     """The images of one part of the run's data, or of another source, at the run's size."""
-    data = load(
-        on or run.data,
-        size=size,
-        images=None if on else run.images,
-        classes=None if on else run.classes,
-        bad=run.bad,
-    )
-    found: ImageSet = getattr(data, part)
+    more: dict[str, Any] = {"size": size, "bad": run.bad}
+    if on is None:
+        more |= {"images": run.images, "classes": run.classes}
+    return some_images(on or run.data, part, most, **more)
+
+
+def some_images(source: str, part: Part, most: int | None = None, **more: Any) -> ImageSet:
+    """One part of a source, at most so many of its images, class by class in turn; `more`: as `load` takes it."""
+    if part != "train":
+        more["images"] = 1  # of the training images, which nobody looks at; the other parts do not depend on it
+    found: ImageSet = getattr(load(source, **more), part)
     if most is None or most >= len(found):
         return found
     return found.subset(by_turns(found.label)[:most].sort().values)
