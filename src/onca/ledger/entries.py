@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Marks = NDArray[np.bool_]
 
+ROLES = ("memory", "batch", "same image", "mixed")
 BEHIND = 1 << 40  # keys of entries that rules made begin here, so that none is a place in the bag
 
 
@@ -34,7 +35,8 @@ class Entries:
 
     rank [n]: 0 is the hardest; -1 for what rules brought, which takes part in no rank. weight [n]: what an entry counts
     after all rules, summed over the terms of the method; nan where the method does not say. slope [n]: of the query's
-    loss by the entry's score. attracted [n]: a rule made it a positive. mirrored [n]: a rule turned its sign.
+    loss by the entry's score. role [n]: place in ROLES. attracted [n]: a rule made it a positive. mirrored [n]: a rule
+    turned its sign.
     """
 
     rank: Integers
@@ -44,7 +46,7 @@ class Entries:
     index: Integers
     label: Integers
     age: Integers
-    role: NDArray[np.str_]
+    role: Integers
     attracted: Marks
     mirrored: Marks
 
@@ -56,7 +58,7 @@ class Entries:
         """An entry lies in window(low, high) when low <= percentile < high; nan where it has no rank."""
         ranked = self.rank >= 0
         number = max(1, int(ranked.sum()))
-        return np.where(ranked, 100 * (1 - (self.rank + 0.5) / number), np.nan)
+        return np.where(ranked, (100 * (number - self.rank) - 50) / number, np.nan)  # rounded once
 
     @property
     def gradient_share(self) -> Floats:
@@ -140,8 +142,8 @@ class _Told:
     index: Integers
     label: Integers
     age: Integers
+    role: Integers
     mirrored: Marks
-    role: NDArray[np.str_]
 
 
 def _told(
@@ -156,12 +158,15 @@ def _told(
     columns: list[tuple[Any, ...]] = []
     for number, row in enumerate(rows):
         weight = slope = torch.zeros_like(row.score)
+        there = row.present
         if term is not None and bag is not None:
             weight = term.share * _weight(row, bag, query) if term.counts else torch.full_like(row.score, torch.nan)
             slope = term.share * torch.where(row.turned, -by_score[number], by_score[number])
-        values = (row.place + key, row.similarity, weight, slope, row.index, row.label, row.age, row.turned)
-        there = row.present
-        columns.append((*(value[there].numpy() for value in values), np.full(int(there.sum()), row.role)))
+            if term.hardened:  # an entry that was dropped behind `harden` still had a say in the mean of its weights
+                weight, there = torch.where(there, weight, 0), there | (slope != 0)
+        role = torch.full_like(row.place, ROLES.index(row.role))
+        values = (row.place + key, row.similarity, weight, slope, row.index, row.label, row.age, role, row.turned)
+        columns.append(tuple(value[there].numpy() for value in values))
     return _Told(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 

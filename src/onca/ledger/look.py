@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from onca.ledger import sample
-from onca.ledger.entries import Entries, Integers, Marks, Positives, Sight
+from onca.ledger.entries import ROLES, Entries, Integers, Marks, Positives, Sight
 from onca.objectives import Method
 from onca.pool import Pool
 
@@ -47,7 +47,7 @@ class Look:
 
     def _negatives(self, query: int, of: Entries, chosen: sample.Sample) -> Columns:
         at = chosen.place
-        brought = (of.rank < 0) & np.isin(of.role, ("memory", "batch"))
+        brought = (of.rank < 0) & np.isin(of.role, [ROLES.index("memory"), ROLES.index("batch")])
         counts = np.nan_to_num(of.weight) != 0
         told = {"kept": counts, "attracted": of.attracted, "refilled": brought, "mirrored": of.mirrored}
         return {
@@ -58,7 +58,7 @@ class Look:
             "weight": of.weight[at],
             "gradient_share": of.gradient_share[at],
             "age": of.age[at],
-            "role": of.role[at],
+            "role": np.array(ROLES)[of.role[at]],
             **self._told(query, of.index[at], of.label[at], {name: marks[at] for name, marks in told.items()}),
             "stands_for": chosen.stands_for,
         }

@@ -16,7 +16,7 @@ from onca.pool import Pool
 
 HARDEST = 8  # entries, of each query
 BESIDE = 2  # on either side of an edge, the first and the last one
-STRATA = 16  # of equally many of the other entries, each of which gives one
+STRATA = 16  # of the other entries, each of which gives one: eighths, the hardest of them divided once more
 BROUGHT = 4  # of each kind that rules brought (older ones, mixed points, other views)
 POSITIVES = 2
 MOST = HARDEST + 4 * BESIDE + STRATA + 3 * BROUGHT + POSITIVES  # rows that a query can give
@@ -69,16 +69,26 @@ def entries(of: Entries, seed: int, step: int, number: int) -> Sample:
     certain[:HARDEST] = True
     certain[_edges(of.weight[ranked] != 0)] = True
     places, counts = [ranked[certain]], [np.ones(int(certain.sum()))]
-    groups = [group for group in np.array_split(ranked[~certain], STRATA) if len(group)]
+    groups = np.split(ranked[~certain], strata(int((~certain).sum())))
     draw = draws(seed, ENTRY, step, number, STRATA + len(of) + 1)
     for group, chance in zip(groups, draw, strict=False):
-        places.append(group[[int(chance * len(group))]])
-        counts.append(np.array([float(len(group))]))
+        places.append(group[[int(chance * len(group))]] if len(group) else group)
+        counts.append(np.full(min(1, len(group)), float(len(group))))
     for group in _brought(of):
         drawn = group[np.argsort(draw[STRATA + group], kind="stable")[:BROUGHT]]
         places.append(np.sort(drawn))
         counts.append(np.full(len(drawn), len(group) / len(drawn)))
     return Sample(np.concatenate(places), np.concatenate(counts))
+
+
+def strata(number: int) -> Integers:
+    """Where strata of so many entries, from the hardest on, end and the next begins: eighths by percentile, the hardest
+    one of them in nine parts that grow, because that is where most of the slope is."""
+    if number <= STRATA:
+        return np.arange(1, number)
+    eighths = np.arange(1, 8) * number // 8
+    within = np.geomspace(1, eighths[0], STRATA - 7)[:-1].round().astype(np.int64)
+    return np.unique(np.concatenate([within, eighths]))
 
 
 def positives(number: int, seed: int, step: int, query: int) -> Sample:
