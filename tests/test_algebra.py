@@ -1,5 +1,7 @@
 """All methods on all pools, against the oracle: the loss of each query and its derivative by all that goes in."""
 
+import math
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -12,6 +14,7 @@ from pools import SETTINGS, B, D, N, arguments, derive, rows
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import onca
+from onca.select import ranks
 
 Tensor = torch.Tensor
 WIDTHS = [1, 7, None]  # queries handled at once
@@ -351,3 +354,10 @@ def test_the_share_of_queries_whose_reserve_does_not_suffice_is_noted(rules: str
     share = sum(now.short for now in oracle.left(text, Case(*inputs[:2], [inputs[2]], reserve=9))) / B
     assert (share > 0) == fall_short
     assert float(notes["short"]) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("percent", ["0", "0.1", "5", "33.3", "99.9999999", "100", "33.333333333333336", "1e-09"])
+def test_ranks_are_exact_for_any_number_of_digits(percent: str) -> None:
+    number = torch.tensor([0, 1, 7, 10, 4096, 65_536, 2**31 - 1])
+    exact = [math.floor(Fraction(percent) * n / 100 + Fraction(1, 2)) for n in number.tolist()]
+    assert ranks(number, Fraction(percent)).tolist() == exact

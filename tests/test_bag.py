@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import onca
+from onca import reduced
 from onca.bag import Bag
 from onca.link import Link, Slice
 from onca.sums import Even
@@ -154,6 +155,26 @@ def test_added_points_count_and_rules_do_not_see_them() -> None:
         onca.pool(query, positive, shared, 0.5, normalize=False)
     )
     torch.testing.assert_close(loss, torch.logaddexp(both - 2 * (query * positive).sum(1), torch.zeros(B)).double())
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_few_entries_of_each_query_s_own_need_no_walk(
+    number: int, attached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, own = unit(draw(B, D, seed=1)).requires_grad_(), draw(B, number, D, seed=2).requires_grad_()
+    length, offset = draw(B, number, seed=3).requires_grad_(), draw(B, seed=4).requires_grad_()
+    bag = Bag(query, (Link(own, factor=length),), tilt=0.7, attached=attached)
+
+    def sums() -> list[Tensor]:
+        values = bag.lse(4.0), bag.mean(), bag.mean(lambda piece, add: (piece.score + add).exp(), offset)
+        weighed = sum((draw(B, seed=5 + place) * value).sum() for place, value in enumerate(values))
+        return [*values, *derive(weighed, query, own, length, offset)]
+
+    with onca.sliced.rows(2):
+        walked = sums()
+    monkeypatch.delattr(reduced, "reduce")
+    torch.testing.assert_close(sums(), walked, rtol=1e-12, atol=1e-12)
 
 
 def test_a_memory_that_changes_before_backward_does_no_harm_or_is_refused() -> None:

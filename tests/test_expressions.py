@@ -11,6 +11,8 @@ from oracle import Case
 from pools import B, D, N, rows
 
 import onca
+from onca.part import NAMES
+from onca.selector import Selector
 
 TEXTS = """
 infonce
@@ -96,6 +98,16 @@ def test_the_text_is_kept_as_written(text: str) -> None:
 )
 def test_white_space_is_all_that_may_change(text: str) -> None:
     assert squeezed(str(onca.read(text))) == squeezed(text)
+
+
+def test_the_same_text_is_the_same_part_until_a_name_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert onca.read(" keep(hardest(5))") is onca.read("keep(hardest(5))")
+    assert onca.read("keep( hardest(5))") == onca.read("keep(hardest(5))")
+    monkeypatch.setitem(NAMES, "newcomer", None)  # taken away again afterwards
+    first = type("newcomer", (Selector,), {}, name="newcomer")
+    assert type(onca.read("newcomer()")) is first
+    second = type("newcomer", (Selector,), {}, name="newcomer")
+    assert type(onca.read("newcomer()")) is second
 
 
 def test_parts_made_in_python_print_as_expressions() -> None:

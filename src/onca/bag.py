@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onca import sliced
+from onca import reduced, sliced
 from onca.engine import note
 from onca.link import Link, Score, Slice, Test
 from onca.mix import Mix
@@ -194,7 +194,7 @@ class Bag:
         served, rest = divide(self, "lse") if all(scale for scale, _ in asked) else ([], self)
         found = [log_sum_exp(shared, asked) for shared in served]
         if rest is not None:
-            found.append([sliced.reduce(rest, sliced.log_sum_exp(*each)) for each in asked])
+            found.append([reduced.log_sum_exp(rest, *each) for each in asked])
         total = found[0]
         for more in found[1:]:
             total = [log_add(*pair) for pair in zip(total, more, strict=True)]
@@ -210,7 +210,7 @@ class Bag:
             return mean_hinge(shared, score.margin - parameters[0])
         if not isinstance(score, Hinge):
             note("mean", "torch")
-        return sliced.reduce(self, sliced.mean(score or cosine_score), parameters)
+        return reduced.mean(self, score or cosine_score, parameters)
 
     @property
     def _keys_learn(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def losses(pool: Pool, method: Method) -> Tensor:
 
 def check_finite(loss: Tensor, pool: Pool, method: Method) -> None:
     """Raises ValueError when a loss [B] is not finite, naming the first input and row that is not."""
-    if bool(torch.isfinite(loss).all()):
+    if math.isfinite(loss.detach().sum().item()) or bool(torch.isfinite(loss).all()):  # a sum may pass what floats hold
         return
     query = int((~torch.isfinite(loss)).nonzero()[0])
     inputs = [("query", pool.negatives.query)]

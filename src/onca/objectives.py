@@ -78,7 +78,7 @@ class _InfoNCE(Objective):
         need_positives(self, pool)
 
         def against(piece: Slice, mass: Tensor) -> Tensor:
-            return torch.logaddexp(mass - piece.score * pool.scale, mass.new_zeros(()))
+            return torch.logaddexp(torch.sub(mass, piece.score, alpha=pool.scale), mass.new_zeros(()))
 
         return pool.positives.mean(against, negative_mass(pool))
 

@@ -33,6 +33,7 @@ class Part:
         if name:
             cls.name = name
             NAMES[name] = cls
+            _read.cache_clear()
 
     def __new__(cls: type[P], *args: Any, **named: Any) -> P:
         self = super().__new__(cls)
@@ -95,6 +96,7 @@ def bare(part: P, name: str) -> P:
     """A part that is used by its name alone, without parentheses: `infonce`, `same_class`."""
     object.__setattr__(part, "_text", name)
     NAMES[name] = part
+    _read.cache_clear()
     return part
 
 
@@ -142,21 +144,24 @@ def read(text: str) -> Part:
     """The part that `text` names, e.g. `chain(drop(hardest(0.1), refill=True), infonce)`.
 
     Grammar: names, calls, keyword arguments, numbers (with a minus), strings, True/False, tuples inside `total`,
-    and `& | ~` between selectors.
+    and `& | ~` between selectors. The same text gives the same part, since parts never change.
 
     Raises:
         ValueError: anything else, with the nearest names where a name is not known.
     """
     if not isinstance(text, str):
         raise ValueError(f"read takes the text of an expression; got {type(text).__name__}")
-    source = text.strip()
+    return _read(text.strip())
+
+
+@functools.lru_cache(maxsize=256)  # a text may come with every step, and catch_warnings forgets what was shown once
+def _read(source: str) -> Part:
     value = _build(_parse(source), source)
     if not isinstance(value, Part):
         raise ValueError(f"cannot read {source!r}: it is {_what(value)}, not an expression of parts")
     return _respell(value, source)
 
 
-@functools.lru_cache(maxsize=256)  # a text may come with every step, and catch_warnings forgets what was shown once
 def _parse(source: str) -> ast.expr:
     try:
         with warnings.catch_warnings(action="ignore"):  # what looks odd to Python is refused in our own words

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,22 +54,30 @@ class _Percentile(Selector):
         value = getattr(self, name) if pool is None else pool.number(getattr(self, name), self)
         if not 0 <= value <= 100:
             raise ValueError(f"{self}: {name} is in percent, 0 to 100; got {value}")
-        from fractions import Fraction  # here, because importing onca loads nothing that torch has not loaded
-
-        return Fraction(str(value))
+        return _written(str(value))
 
     def __call__(self, pool: Pool, bag: Bag) -> Test:
         low, high = self.span(pool)
+        if high == 100:
+            return bag.threshold(lambda n: ranks(n, 100 - low), self.by(pool)).test()
         found = bag.threshold(lambda n: torch.stack([ranks(n, 100 - low), ranks(n, 100 - high)], 1), self.by(pool))
-        outer, inner = found.test(0), found.test(1)
-        return outer if high == 100 else Both(outer, Not(inner))
+        return Both(found.test(0), Not(found.test(1)))
+
+
+@lru_cache(maxsize=256)
+def _written(number: str) -> Fraction:
+    from fractions import Fraction  # here, because importing onca loads nothing that torch has not loaded
+
+    return Fraction(number)
 
 
 def ranks(number: Tensor, percent: Fraction | int) -> Tensor:
     """n(p) = floor(N p / 100 + 1/2) for numbers of entries [b], exactly."""
     upper, lower = percent.numerator, percent.denominator * 100
-    known = {n: (2 * n * upper + lower) // (2 * lower) for n in set(number.tolist())}
-    return torch.tensor([known[n] for n in number.tolist()], dtype=torch.int64, device=number.device)
+    if max(upper, lower) < 1 << 30:  # of a few digits: int64 holds all products, since N is less than 2^31
+        return (number * (2 * upper) + lower) // (2 * lower)
+    rank = [(2 * n * upper + lower) // (2 * lower) for n in number.tolist()]
+    return torch.tensor(rank, dtype=torch.int64, device=number.device)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -125,9 +125,8 @@ class Shared:
             return None
         number = self.count()
         rank = wanted(number)
-        edges = torch.minimum(rank[:, None] if rank.dim() == 1 else rank, number[:, None])
-        found = self.kernels.select(view, edges)
-        place = torch.where(found.place < 0, -1, found.place + self.offset)
+        found = self.kernels.select(view, rank[:, None] if rank.dim() == 1 else rank)
+        place = found.place if not self.offset else torch.where(found.place < 0, -1, found.place + self.offset)
         end, sets = max(link.end for link in self.links), Chosen(self, found.chosen)
         return Threshold(score, found.score.reshape(rank.shape), place.reshape(rank.shape), found.tied, end, sets)
 
@@ -148,7 +147,7 @@ class Shared:
             index = self.values("index")
             if index is None:
                 return [], "indices of each query's own"
-            found.append(~self.kept(("own", id(own)), lambda: self.kernels.equal(own, index)))
+            found.append(self.kept(("own", id(own)), lambda: ~self.kernels.equal(own, index)))
         for test in link.tests:
             bits = bits_of(test, self)
             if bits is None:
@@ -214,17 +213,25 @@ def _join(bag: Bag, links: list[Link]) -> tuple[Shared | None, str]:
     kernels, reason = chosen(bag.query, first)
     if kernels is None:
         return None, reason
-    offsets = [int(link.vectors.storage_offset()) for link in links]
-    stride, least = max(1, int(first.stride(0))), min(offsets)
-    starts = tuple((offset - least) // stride for offset in offsets)
-    rows = max(start + link.length for start, link in zip(starts, links, strict=True))
-    keys = first.as_strided((rows, first.shape[1]), first.stride(), least)
+    starts, keys = _spanned(links, first)
     shared = Shared(kernels, bag, tuple(links), starts, keys)
     told = [shared.asked(link) for link in links]
     can = [link for link, (_, reason) in zip(links, told, strict=True) if not reason]
     if len(can) < len(links):
         return _join(bag, can) if can else (None, told[0][1])
-    return replace(shared, present=_present(shared, [bits for bits, _ in told])), ""
+    present = _present(shared, [bits for bits, _ in told])
+    return (shared if present is None else replace(shared, present=present)), ""
+
+
+def _spanned(links: list[Link], first: Tensor) -> tuple[tuple[int, ...], Tensor]:
+    """At which row each link begins, and the rows of their tensor from the first to the last that belongs to one."""
+    if len(links) == 1:
+        return (0,), first
+    offsets = [int(link.vectors.storage_offset()) for link in links]
+    stride, least = max(1, int(first.stride(0))), min(offsets)
+    starts = tuple((offset - least) // stride for offset in offsets)
+    rows = max(start + link.length for start, link in zip(starts, links, strict=True))
+    return starts, first.as_strided((rows, first.shape[1]), first.stride(), least)
 
 
 def _present(shared: Shared, told: list[list[Tensor]]) -> Tensor | None:

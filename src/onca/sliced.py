@@ -149,52 +149,6 @@ def _block(
     return value, grads
 
 
-def log_sum_exp(scale: float, slope: float) -> Reducer:
-    """log sum exp(scale * score) over the present entries; -inf, without gradient, where there are none.
-
-    slope: what the gradient takes scale for (a tilt that is a constant)."""
-
-    def reducer(pieces: list[Slice], _: list[Tensor], slopes: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        weights = [masked(piece, piece.score * scale, -torch.inf) for piece in pieces]
-        nothing = weights[0].new_full((len(weights[0]),), -torch.inf)
-        top = torch.stack([nothing, *(w.amax(1) for w in weights if w.shape[1])]).amax(0)
-        reference = torch.where(torch.isneginf(top), 0, top)
-        weights = [w.sub_(reference[:, None]).exp_() for w in weights]
-        total = torch.stack([w.sum(1) for w in weights]).sum(0)
-        share = torch.where(total > 0, slope / total, 0)
-        return total.log() + reference, [w.mul_(share[:, None]) for w in weights] if slopes else [], []
-
-    return reducer
-
-
-def mean(score: Callable[..., Tensor]) -> Reducer:
-    """Mean over the present entries of `score(slice, *parameters [b,1])`; 0 where there are none."""
-
-    def reducer(
-        pieces: list[Slice], parameters: list[Tensor], slopes: bool
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        present = [piece.present() for piece in pieces]
-        number = torch.stack([count(there) for there in present]).sum(0)
-        share = 1 / number.clamp_min(1).to(pieces[0].score.dtype)
-        with torch.set_grad_enabled(slopes):
-            leaves = [piece.leaf(slopes) for piece in pieces]
-            own = [parameter.detach().requires_grad_(slopes) for parameter in parameters]
-            columns = [parameter[:, None] for parameter in own]
-            results = [
-                torch.where(there, score(leaf, *columns), 0) for leaf, there in zip(leaves, present, strict=True)
-            ]
-            value = torch.stack([result.sum(1) for result in results]).sum(0) * share
-        if not slopes:
-            return value, [], []
-        inputs = [*(leaf.score for leaf in leaves), *own]
-        if not value.requires_grad:
-            return value, [torch.zeros_like(x) for x in inputs[: len(leaves)]], [torch.zeros_like(x) for x in own]
-        found = torch.autograd.grad(value, inputs, torch.ones_like(value), materialize_grads=True)
-        return value.detach(), list(found[: len(leaves)]), list(found[len(leaves) :])
-
-    return reducer
-
-
 def masked(piece: Slice, values: Tensor, fill: float) -> Tensor:
     """`values` [b,n] with `fill` where an entry is not present."""
     if piece.whole:

@@ -91,7 +91,8 @@ class _LogSumExp(torch.autograd.Function):
         found = shared.kernels.sums(shared.view(shared.present), scales, sloped if own and not again else 0)
         ctx.shared, ctx.asked, ctx.again = shared if again else None, asked[:sloped], again
         # Saved through autograd: changing a memory before backward is then an error, not a wrong number.
-        ctx.save_for_backward(query, factor, lengths, *((found.lse, keys) if again else found[1:]))
+        kept = (found.lse, keys) if again else (found.toward, found.mean if wanted[1] else None)
+        ctx.save_for_backward(query, factor, lengths, *kept)
         return found.lse
 
     @staticmethod

@@ -115,9 +115,9 @@ class Native:
         place = None if view.place is None else _ready(view.place, torch.int64, keys)
         score, at = torch.empty(queries, edges), torch.empty(queries, edges, dtype=torch.int64)
         chosen = torch.empty(edges, queries, words(keys), dtype=torch.int64)
-        tied = torch.zeros(1, dtype=torch.int32)
-        self._call("onca_select", view, edges, rank, place, sample, spread, score, at, chosen, tied)
-        return Selected(score, at, chosen, bool(tied))
+        tied = ctypes.c_int32()
+        self._call("onca_select", view, edges, rank, place, sample, spread, score, at, chosen, ctypes.addressof(tied))
+        return Selected(score, at, chosen, bool(tied.value))
 
     def above(self, view: View, bound: Tensor) -> Tensor:
         bound = _ready(bound, torch.float32, len(view.query))
@@ -195,17 +195,19 @@ class Native:
         present = None if present is None else _ready(present, torch.int64, len(query), words(len(rows)))
         queries = (*query.shape, len(rows), _at(query), _at(by_query))
         keys = (_at(rows), rows.stride(0), KEY_TYPES[rows.dtype], torch.get_num_threads(), _at(by_key), _at(present))
-        passed = [_at(x) if x is None or isinstance(x, Tensor) else x for x in arguments]
-        _check(getattr(self._c, function)(ctypes.byref(Bag(*queries, *keys)), *passed))
+        passed = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
+        _check(getattr(self._c, function)(Bag(*queries, *keys), *passed))
 
 
 def _ready(tensor: Tensor, dtype: torch.dtype, *shape: int) -> Tensor:
     """`tensor` as C reads it; the shape is checked, since C would read past the end."""
-    if tensor.shape != shape or tensor.device.type != "cpu":
+    if tensor.shape != shape or not tensor.is_cpu:
         raise ValueError(
             f"the native engine was given {list(tensor.shape)} on {tensor.device} where {list(shape)} is due"
         )
-    return tensor.detach().to(dtype).contiguous()
+    if tensor.dtype != dtype:
+        tensor = tensor.detach().to(dtype)
+    return tensor if tensor.is_contiguous() else tensor.contiguous()
 
 
 def _at(tensor: Tensor | None) -> int | None:
