@@ -166,7 +166,7 @@ def _worker() -> int:
     mine = [
         line.split()[0]
         for line in listed.splitlines()
-        if line.split()[1] == str(os.getpid()) and "train.worker" in line
+        if line.split()[1] == str(os.getpid()) and "study.worker" in line
     ]
     return int(mine[-1])
 

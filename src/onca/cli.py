@@ -271,6 +271,9 @@ def _write(plan: Grid, outcome: Outcome) -> None:
         return
     from onca import report as pages
 
+    inside = plan.inside
+    if inside is not None and (inside.folder / "analysis").exists() and not (inside.folder / pages.EXPLORER).exists():
+        cli_explore.explore(inside.folder)
     result = pages.StudyResult(**vars(outcome))
     page = pages.write_study(plan.folder, result)
     for line in result.spoken():

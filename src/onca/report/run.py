@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,22 +28,23 @@ def run_page(folder: Path) -> Path:
     result = json.loads(finished.read_text(encoding="utf-8")) if finished.is_file() else {}
     metrics = read_metrics(folder / "metrics.jsonl")
     place = folder / "report.html"
-    more = seen_sections(folder)
+    more = seen_sections(folder, folder)
     place.write_text(_page(folder.name, settings, result, metrics, more), encoding="utf-8")
     return place
 
 
-def seen_sections(folder: Path) -> tuple[Html, ...]:
-    """What the explorer, the audit and the analyses of a run left in its folder."""
+def seen_sections(folder: Path, page: Path) -> tuple[Html, ...]:
+    """What the explorer, the audit and the analyses of a run left in its folder, for a page in the folder `page`."""
     analysis = analysis_of(folder)
     found = () if analysis is None else analysis_sections(analysis)
-    return (*_explorer(folder), *audit_section(folder), *found)
+    return (*_explorer(folder, page), *audit_section(folder), *found)
 
 
-def _explorer(folder: Path) -> tuple[Html, ...]:
+def _explorer(folder: Path, page: Path) -> tuple[Html, ...]:
     if not (folder / EXPLORER).is_file():
         return ()
-    link = tag("a", "Open the explorer", href=EXPLORER)
+    place = os.path.relpath(folder / EXPLORER, page)
+    link = tag("a", "Open the explorer", href=Path(place).as_posix())
     said = " of this run: pick an image and see its nearest, hardest, window-edge and easiest negatives."
     return (section("The images", tag("p", link, said)),)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from onca.report import cai2020, comparison, sections
 from onca.report.figure import Figure
-from onca.report.page import page, section
+from onca.report.page import Html, page, section, tag
+from onca.report.run import seen_sections
 from onca.report.tables import StudyResult, Summary, record, runs_csv, table_csv, tables
 from onca.study.plan import Condition
 
@@ -25,7 +26,9 @@ def write_study(folder: Path, study: StudyResult) -> Path:
         "runs.csv": runs_csv(study.rows),
         "table.csv": table_csv(summaries),
         "study.json": json.dumps(record(study), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        "report.html": _page(study, summaries, layout.body(study, summaries, judged, figures)),
+        "report.html": _page(
+            study, summaries, (*layout.body(study, summaries, judged, figures), *_inside(study, folder))
+        ),
     }
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -53,6 +56,18 @@ def read_study(folder: Path) -> StudyResult:
         read["failures"],
         tuple(read.get("trials", ())),
     )
+
+
+def _inside(study: StudyResult, folder: Path) -> tuple[Html, ...]:
+    """The first run from within, where it was looked into."""
+    if not study.rows or "run" not in study.rows[0]:
+        return ()
+    row = study.rows[0]
+    found = seen_sections(folder.parent / str(row["run"]), folder)
+    if not found:
+        return ()
+    lead = f"What follows looks into one of these runs: {row['condition']}, seed {row['seed']} ({row['run']})."
+    return (section("One run from within", tag("p", lead)), *found)
 
 
 def _page(study: StudyResult, summaries: Sequence[Summary], body: Sequence[str]) -> str:

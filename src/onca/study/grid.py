@@ -73,6 +73,11 @@ class Grid:
     def conditions(self) -> tuple[Condition, ...]:
         return tuple(dict.fromkeys(cell.condition for cell in self.cells))
 
+    @property
+    def inside(self) -> Run | None:
+        """The run that is looked into: the first one, or none."""
+        return self.cells[0].run if self.study.inside else None
+
     def settled(self) -> Grid:
         """The grid with every choice made that its trials allow by now: the best linear top-1, of equals the first."""
         best: dict[str, tuple[float, Condition]] = {}

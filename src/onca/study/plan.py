@@ -170,7 +170,8 @@ class Study:
 
     `conditions` takes (preset, the preset's run), `claims` (preset, host). `presets`: what differs from the presets of
     that name, which are those there are. `loss_bands`: percentiles at which the baseline's loss is cut into shares.
-    `measure`: what is measured of a finished run besides its result, from its folder.
+    `measure`: what is measured of a finished run besides its result, from its folder. `inside`: its first run is looked
+    into: who its negatives were, what its space holds.
     """
 
     name: str
@@ -187,3 +188,4 @@ class Study:
     bands: tuple[Band, ...] = ()
     loss_bands: tuple[float, ...] = ()
     measure: Callable[[Path], Mapping[str, float]] | None = None
+    inside: bool = False

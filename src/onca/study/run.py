@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from onca.study.grid import Cell, Grid
+from onca.study.inside import analysed
 from onca.study.plan import Condition
 from onca.study.workers import News, work_through
 from onca.train import Run, result_of
@@ -63,6 +64,8 @@ def run_study(grid: Grid, listen: Listen | None = None, workers: int | None = No
         failures = _work(grid, _left(grid.trials), listen, workers)
         failures |= _work(grid, _left(grid.settled().cells), listen, workers)
         _measure(grid.settled())
+        if grid.inside is not None and result_of(grid.inside.folder) is not None:
+            analysed(grid.inside)
         outcome = gather(grid)
         outcome.failures.update(failures)
     return outcome
@@ -72,7 +75,9 @@ def _work(grid: Grid, todo: list[Cell], listen: Listen | None, workers: int) -> 
     """Trains the runs of these cells; those that failed, and why."""
     by_folder = {cell.run.folder: cell for cell in todo}
     failures = {}
-    for news in work_through([cell.run for cell in todo], workers, grid.folder / "logs", grid.study.loss_bands):
+    for news in work_through(
+        [cell.run for cell in todo], workers, grid.folder / "logs", grid.study.loss_bands, grid.inside
+    ):
         cell = by_folder[news.run.folder]
         if news.kind == "failed":
             failures[cell.title] = str(news.facts["error"])

@@ -1,6 +1,6 @@
 """Runs side by side: processes of one torch thread each, kept alive from run to run.
 
-A worker is `python -m onca.train.worker`: jobs go to it as lines of JSON on its standard input, news come as lines of
+A worker is `python -m onca.study.worker`: jobs go to it as lines of JSON on its standard input, news come as lines of
 JSON from its standard output, whatever else it prints goes to a log. One thread each, because two torch threads each on
 two cores slowed runs down fifteen-fold, and because results then do not depend on the number of cores.
 """
@@ -34,10 +34,13 @@ class News:
     facts: Mapping[str, Any]
 
 
-def work_through(runs: Sequence[Run], workers: int, logs: Path, edges: tuple[float, ...] = ()) -> Iterator[News]:
+def work_through(
+    runs: Sequence[Run], workers: int, logs: Path, edges: tuple[float, ...] = (), inside: Run | None = None
+) -> Iterator[News]:
     """Trains all runs, at most `workers` at a time, and yields what happens. One that fails does not stop the others.
 
     edges: percentiles at which the share of the loss is cut in runs of plain InfoNCE; none, and it is not measured.
+    inside: the run among them that is looked into.
 
     When the caller stops listening (Ctrl-C), workers are told to stop; each leaves a checkpoint first.
     """
@@ -45,7 +48,7 @@ def work_through(runs: Sequence[Run], workers: int, logs: Path, edges: tuple[flo
     arrived: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
     with ExitStack() as stack:
         team = [
-            stack.enter_context(Worker(logs / f"worker-{n}.log", arrived, edges))
+            stack.enter_context(Worker(logs / f"worker-{n}.log", arrived, edges, inside))
             for n in range(min(workers, len(runs)))
         ]
         for worker in team:
@@ -71,9 +74,13 @@ class Worker:
     """One process and a thread that listens to it. `arrived` gets (worker, news), and (worker, None) at its end."""
 
     def __init__(
-        self, log: Path, arrived: queue.Queue[tuple[Worker, dict[str, Any] | None]], edges: tuple[float, ...]
+        self,
+        log: Path,
+        arrived: queue.Queue[tuple[Worker, dict[str, Any] | None]],
+        edges: tuple[float, ...],
+        inside: Run | None,
     ) -> None:
-        self.log, self.arrived, self.edges = log, arrived, edges
+        self.log, self.arrived, self.edges, self.inside = log, arrived, edges, inside
         self.run: Run | None = None
         self.start()
 
@@ -81,7 +88,7 @@ class Worker:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "onca.train.worker"],
+                [sys.executable, "-m", "onca.study.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -96,7 +103,8 @@ class Worker:
         assert self.process.stdin is not None
         try:
             edges = self.edges if run.method == "infonce" else ()  # of the baseline: where does its loss come from?
-            self.process.stdin.write(json.dumps({"run": asdict(run), "edges": edges}) + "\n")
+            job = {"run": asdict(run), "edges": edges, "inside": run == self.inside}
+            self.process.stdin.write(json.dumps(job) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # it has ended: the listening thread reports that, and the run as failed

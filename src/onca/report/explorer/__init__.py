@@ -12,7 +12,7 @@ from torch import Tensor
 
 from onca.analyse import Space
 from onca.analyse.agreement import Watch
-from onca.report.explorer.ages import ages, read_record
+from onca.report.explorer.ages import ages, pairs_of, read_record
 from onca.report.explorer.document import document
 from onca.report.explorer.entries import entries
 from onca.report.explorer.export import export
@@ -82,8 +82,9 @@ def explore(
     record = None if ledger is None else read_record(Path(ledger), ledger_index)
     checkpoints = []
     for number, (space, plane, rows) in enumerate(zip(every, flat, seen, strict=True)):
-        found = entries(space, plan, group, rows)
-        known = ages(record, space, found) if record is not None and number < len(spaces) else None
+        own = record if number < len(spaces) else None
+        found = entries(space, plan, group, rows, None if own is None else pairs_of(own, space))
+        known = None if own is None else ages(own, space, found)
         if watch:
             watch((number + 1) * len(space), len(every) * len(space))
         checkpoints.append(Checkpoint(space, found, plane, plan, group, known))

@@ -68,6 +68,16 @@ def read_record(folder: Path, index: Tensor | None = None) -> Record:
     return Record(*rows, epoch, age.long())
 
 
+def pairs_of(record: Record, space: Space) -> Tensor:
+    """Rows of query and negative of each record up to the space's epoch whose images the space has, int64 [P,2]."""
+    seen = record.up_to(space.epoch)
+    size = 1 + max(int(part.max()) for part in (space.index, seen.query, seen.negative) if len(part))
+    row = torch.full((size,), -1)
+    row[space.index] = torch.arange(len(space))
+    pairs = torch.stack([row[seen.query], row[seen.negative]], 1)
+    return pairs[(pairs >= 0).all(1)]
+
+
 def ages(record: Record, space: Space, entries: Entries) -> Ages:
     """What the record says of the negatives shown, up to the space's epoch."""
     seen = record.up_to(space.epoch)

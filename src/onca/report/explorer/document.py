@@ -22,6 +22,7 @@ FLAGS = (
 )
 
 ORDERS = (("class", "by class"), ("hard", "most often hard first"), ("easy", "least often hard first"))
+RECORDED = ("ledger", "recorded in the ledger first")
 
 
 def document(title: str, lead: str, data: Any, pictures: Sheets | None, views: Sheets | None) -> str:
@@ -66,7 +67,7 @@ def _controls() -> Html:
             "input",
             id="search",
             type="search",
-            placeholder="class name or index  ( / )",
+            placeholder="class or index  ( / )",
             autocomplete="off",
             spellcheck="false",
         ),
@@ -89,13 +90,15 @@ def _controls() -> Html:
     filters = tag(
         "div", tag("span", "Show only", class_="soft"), *chips, class_="filters", role="group", aria_label="Filters"
     )
-    save = tag("button", "Save rows as CSV", type="button", id="save", class_="plain")
+    save = tag("button", "Save CSV", type="button", id="save", class_="plain")
     return tag("div", search, filters, save, class_="controls")
 
 
 def _panels(data: Any) -> Html:
     """On the left what one picks from, on the right the query and, for each run, its negatives."""
-    orders = [tag("option", words, value=order) for order, words in ORDERS]
+    recorded = any(checkpoint["ages"] for run in data["runs"] for checkpoint in run["checkpoints"])
+    choices = (*ORDERS, RECORDED) if recorded else ORDERS
+    orders = [tag("option", words, value=order) for order, words in choices]
     picker = tag(
         "section",
         tag("h2", "Images ", tag("span", "", id="found", class_="soft")),

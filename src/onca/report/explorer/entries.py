@@ -14,6 +14,7 @@ from onca.report.explorer.layout import Layout
 QUERIES = 256  # looked at together
 SAME_HARD, SAME_EASY = 4, 2  # of the query's own class, from either end
 DUPLICATES = 4  # near-duplicates of the query, the hardest
+RECORDED = 6  # that the ledger has, the hardest
 CHANCE = 0.05  # that shuffling would call any image at all consistently hard
 TIMES = 2.0  # as often as by chance, at least, is consistently hard
 
@@ -44,10 +45,20 @@ class Entries:
         return self.row >= 0
 
 
-def entries(space: Space, layout: Layout, group: Tensor | None = None, views: Tensor | None = None) -> Entries:
-    """All negatives of all images, by slices of queries. group: near-duplicates [N]; views: unit rows [N,V,D]."""
+def entries(
+    space: Space,
+    layout: Layout,
+    group: Tensor | None = None,
+    views: Tensor | None = None,
+    recorded: Tensor | None = None,
+) -> Entries:
+    """All negatives of all images, by slices of queries.
+
+    group: near-duplicates [N]; views: unit rows [N,V,D]; recorded: pairs [P,2] of query and negative in a ledger.
+    """
     fixed, at = torch.tensor(layout.ranks), torch.tensor(layout.curve)
-    most = min(layout.negatives, len(fixed) + SAME_HARD + SAME_EASY + (DUPLICATES if group is not None else 0))
+    more = SAME_HARD + SAME_EASY + (group is not None) * DUPLICATES + (recorded is not None) * RECORDED
+    most = min(layout.negatives, len(fixed) + more)
     found = []
     hits = torch.zeros(len(space), dtype=torch.int64)
     for query in torch.split(torch.arange(len(space)), QUERIES):
@@ -60,6 +71,8 @@ def entries(space: Space, layout: Layout, group: Tensor | None = None, views: Te
         shown |= _ends(_alike(space.label, query, row), SAME_HARD, SAME_EASY)
         if group is not None:
             shown |= _ends(group[query, None] == group[row], DUPLICATES, 0)
+        if recorded is not None:
+            shown |= _ends(_recorded(recorded, query, len(space)).gather(1, row), RECORDED, 0)
         rank = torch.where(shown, torch.arange(layout.negatives), layout.negatives).sort(1).values[:, :most]
         there = rank < layout.negatives
         place = rank.clamp_max(layout.negatives - 1)
@@ -94,6 +107,14 @@ def _alike(label: Tensor, query: Tensor, row: Tensor) -> Tensor:
     """Whether query and negative are known to be of one class, bool [b,n]."""
     own = label[query, None]
     return (own == label[row]) & (own >= 0)
+
+
+def _recorded(pairs: Tensor, query: Tensor, count: int) -> Tensor:
+    """Whether a query of this slice was recorded with the image in a row, bool [b,N]."""
+    there = torch.zeros(len(query), count, dtype=torch.bool)
+    own = pairs[(pairs[:, 0] >= query[0]) & (pairs[:, 0] <= query[-1])]
+    there[own[:, 0] - query[0], own[:, 1]] = True
+    return there
 
 
 def _ends(chosen: Tensor, first: int, last: int) -> Tensor:

@@ -57,12 +57,14 @@ const showSide = (side) => {
   const found = entriesOf(checkpoint, state.query);
   const kept = found.filter((one) => wanted(one, state.filters));
   drawCurve(side, checkpoint, kept);
-  const zones = [...layout.zones, { key: "elsewhere", title: "Elsewhere, of its class or near-duplicates" }]
+  const zones = [...layout.zones, { key: "elsewhere", title: elsewhere }]
     .map((zone) => showZone(side, zone, kept.filter((one) => one.zone === zone.key)))
     .filter(Boolean);
   const none = `None of the ${found.length} negatives shown here is ${[...state.filters].map((flag) => WORDS[flag]).join(" and ")}.`;
   panel.querySelector(".zones").replaceChildren(...(zones.length ? zones : [make("p", { class: "note" }, none)]));
 };
+
+const elsewhere = `Elsewhere: of its class, near-duplicates${data.runs[0].checkpoints[0].ages ? ", in the ledger" : ""}`;
 
 const showZone = (side, zone, kept) => {
   if (!kept.length) return null;

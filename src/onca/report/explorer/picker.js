@@ -23,9 +23,11 @@ const matches = (text) => {
 // How often an image is hard is that of the first run, at its checkpoint.
 const inOrder = () => {
   if (order.value === "class") return byClass;
-  const { hits } = checkpointOf(0);
-  const sign = order.value === "hard" ? 1 : -1;
-  return [...byClass].sort((a, b) => sign * (hits[b] - hits[a]));
+  const { hits, ages, width } = checkpointOf(0);
+  const known = (row) => ages.pair.subarray(row * width, (row + 1) * width).filter((age) => age >= 0).length;
+  const first = { hard: (row) => hits[row], easy: (row) => -hits[row], ledger: known }[order.value];
+  const value = new Map(byClass.map((row) => [row, first(row)]));
+  return [...byClass].sort((a, b) => value.get(b) - value.get(a));
 };
 
 const option = (row) =>

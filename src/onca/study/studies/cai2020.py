@@ -218,4 +218,5 @@ STUDY = Study(
     claims=claims,
     answers=answers,
     loss_bands=LOSS_BANDS,
+    inside=True,
 )

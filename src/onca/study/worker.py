@@ -1,7 +1,8 @@
 """A program that trains one run after the other: jobs come as lines of JSON on standard input, news go to its output.
 
-A job is {"run": fields of a `Run`, "edges": where to cut its share of the loss, or none}. News are of kind "tick",
-"done" (with the result) or "failed" (with the error). It ends when its standard input does.
+A job is {"run": fields of a `Run`, "edges": where to cut its share of the loss, or none, "inside": whether it is to be
+looked into}. News are of kind "tick", "done" (with the result) or "failed" (with the error). It ends when its standard
+input does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from onca.study.inside import followed
 from onca.train import Interrupted, Run, Tick, begun, load_data, plain, train
 from onca.train.loss_share import write_loss_share
 
@@ -47,7 +49,11 @@ def work() -> None:
 
         try:
             data = _data(plain(run))
-            result = train(run, resume=begun(run), watch=watch, data=data)
+            resume = begun(run)
+            if job["inside"]:
+                result = followed(run, data, resume, watch)
+            else:
+                result = train(run, resume=resume, watch=watch, data=data)
             if job["edges"]:
                 write_loss_share(run, data, job["edges"])
         except Interrupted:
