@@ -70,7 +70,7 @@ def read(folder: str | Path, columns: Sequence[str] | None = None) -> pyarrow.Ta
         except (pa.ArrowInvalid, OSError):
             damaged.append(path.name)
     if damaged:
-        warnings.warn(f"{place}: {', '.join(damaged)} was cut off in mid-write and is left out", stacklevel=2)
+        warnings.warn(f"{place}: cut off in mid-write and left out: {', '.join(damaged)}", stacklevel=2)
     if not tables:
         raise ValueError(f"{place}: none of its {len(found)} parts can be read; remove the folder, and train again")
     return pa.concat_tables(tables)
@@ -91,7 +91,9 @@ def number_of(path: Path) -> int:
 
 def read_part(path: Path) -> pyarrow.Table:
     """A part, with what it says of how it was made."""
-    return arrow().parquet.ParquetFile(path).read()
+    pa = arrow()
+    table = pa.parquet.ParquetFile(path).read()
+    return pa.table(table.columns, schema=schema(facts_of(path)))  # without what parquet adds to a schema of its own
 
 
 def before(table: pyarrow.Table, step: int) -> pyarrow.Table:
