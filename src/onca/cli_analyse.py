@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # scipy is loaded when the command runs, so that other comman
 
 PIXELS = "pixels"
 WIDTH = 80
+WIDTHS = (6, 12, 11, 13, 10, 9, 8, 8)  # of the table over training
 KEPT = "\u00a0"  # a space at which no line ends
 ASKED = 1000  # queries on which spaces are compared with each other
 
@@ -112,10 +113,12 @@ def summary(record: Record) -> str:
         f"hierarchy: {analysis.hierarchy or 'none'}{_covered(analysis.covered)}",
     ]
     for found in findings(analysis):
-        said = f" [{found.verdict}]" if found.verdict else ""
-        lines += ["", *_wrapped(f"{found.name}{said}: {found.text}")]
+        said = ", ".join(word for word in (found.verdict, found.beyond) if word)
+        lines += ["", *_wrapped(f"{found.name}{said and f' [{said}]'}: {found.text}")]
         if found.floor:
             lines += _wrapped(f"raw pixels: {found.floor}", "    ")
+    if record.epochs:
+        lines += ["", *_table(record.epochs)]
     if record.agreements:
         lines += ["", "difficulty of the same pairs in two spaces, rank correlation:"]
         lines += [line for agreement in record.agreements for line in _wrapped(_agreement(agreement), "    ")]
@@ -128,6 +131,28 @@ def _wrapped(line: str, before: str = "") -> list[str]:
         joined, WIDTH, initial_indent=before, subsequent_indent=before + "  ", break_on_hyphens=False
     )
     return [short.replace(KEPT, " ") for short in wrapped]
+
+
+def _table(epochs: Sequence[Analysis]) -> list[str]:
+    """Over training, a line an epoch: the hardest 5 % against the rest, and the space."""
+    heads = ("epoch", "same class", "LCA depth", "easiest LCA", "std hard", "uniform", "align", "rank")
+    lines = ["over training: differences of the hardest (easiest) 5 %, and the space"]
+    lines.append("".join(f"{head:>{width}}" for head, width in zip(heads, WIDTHS, strict=True)))
+    for one in epochs:
+        contrasts = (one.contrast("same_class"), one.contrast("lca_max"), one.contrast("lca_max_other", "easiest"))
+        same, depth, easiest = (None if contrast is None else contrast.difference.value for contrast in contrasts)
+        values = (
+            f"{one.epoch:g}",
+            "-" if same is None else f"{100 * same:+.2f} %",
+            "-" if depth is None else f"{depth:+.3f}",
+            "-" if easiest is None else f"{easiest:+.3f}",
+            f"{100 * one.hard_frequency.std:.2f} %",
+            f"{one.uniformity:.2f}",
+            "-" if one.alignment is None or one.alignment.value is None else f"{one.alignment.value:.3f}",
+            f"{one.effective_rank:.1f}",
+        )
+        lines.append("".join(f"{value:>{width}}" for value, width in zip(values, WIDTHS, strict=True)))
+    return lines
 
 
 def _covered(share: float | None) -> str:

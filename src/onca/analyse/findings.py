@@ -11,6 +11,7 @@ from onca.analyse.difficulty import Contrast, Measure, Side
 from onca.analyse.statistics import Interval
 
 Verdict = Literal["as in the paper", "contrary to the paper", "not shown"]
+Beyond = Literal["more than raw pixels", "no more than raw pixels", "less than raw pixels"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Finding:
     verdict  whether the 95 % interval says so here; None where the paper claims nothing
     text     what is so here
     floor    the same of raw pixels, None where there are no images
+    beyond   whether the 95 % interval of the difference from raw pixels is above zero, holds it, or is below
     """
 
     name: str
@@ -28,6 +30,7 @@ class Finding:
     verdict: Verdict | None
     text: str
     floor: str | None = None
+    beyond: Beyond | None = None
 
 
 def findings(analysis: Analysis) -> tuple[Finding, ...]:
@@ -68,7 +71,7 @@ def _contrast(analysis: Analysis, name: str, measure: Measure, side: Side, claim
     beyond = analysis.beyond_floor[analysis.contrasts.index(own)]
     scale, digits = _scale(measure)
     said = f"{_against(below)}; beyond it {_spread_of(beyond, scale, digits, sign=True)}"
-    return Finding(name, claim or "", verdict, text, said)
+    return Finding(name, claim or "", verdict, text, said, _beyond(beyond))
 
 
 def _against(found: Contrast) -> str:
@@ -112,6 +115,14 @@ def _verdict(difference: Interval) -> Verdict:
     if difference.low is None or difference.high is None or difference.low <= 0 <= difference.high:
         return "not shown"
     return "as in the paper" if difference.low > 0 else "contrary to the paper"
+
+
+def _beyond(difference: Interval) -> Beyond | None:
+    if difference.low is None or difference.high is None:
+        return None
+    if difference.low <= 0 <= difference.high:
+        return "no more than raw pixels"
+    return "more than raw pixels" if difference.low > 0 else "less than raw pixels"
 
 
 def _spread(analysis: Analysis) -> Finding:
