@@ -87,6 +87,9 @@ class Dense:
             by_factor.float() if back else None,
         )
 
+    def mutual_sums(self, view: View, scale: float) -> Tensor:
+        return self.sums(view, [scale], 0).lse[0]
+
     def mutual(self, view: View, scale: float, lse: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return both_ways(self, view, scale, lse, weight)
 

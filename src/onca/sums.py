@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from onca.engine.kernels import Sums
 from onca.shared import Shared
 
 if TYPE_CHECKING:
@@ -88,7 +89,11 @@ class _LogSumExp(torch.autograd.Function):
         wanted = ctx.needs_input_grad[2:]
         own, again = any(wanted[:2]), any(wanted[2:])
         scales, sloped = [scale for scale, _ in asked], sum(slope != 0 for _, slope in asked)
-        found = shared.kernels.sums(shared.view(shared.present), scales, sloped if own and not again else 0)
+        view = shared.view(shared.present)
+        if own and again and shared.mutual:
+            found = Sums(torch.stack([shared.kernels.mutual_sums(view, scale) for scale in scales]), None, None)
+        else:
+            found = shared.kernels.sums(view, scales, sloped if own and not again else 0)
         ctx.shared, ctx.asked, ctx.again = shared if again else None, asked[:sloped], again
         # Saved through autograd: changing a memory before backward is then an error, not a wrong number.
         kept = (found.lse, keys) if again else (found.toward, found.mean if wanted[1] else None)

@@ -95,6 +95,13 @@ class Native:
         self.call("onca_spread", case.bag(), scale, lse, weight, toward, back, factor, mean)
         return toward, back, factor, mean
 
+    def mutual(self, case: Case, scale: float, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(lse, toward, mean) of a case whose queries are its keys."""
+        lse, toward, mean = torch.empty(len(case.query)), torch.empty_like(case.query), torch.empty(len(case.query))
+        self.call("onca_mutual_sums", case.bag(), scale, lse)
+        self.call("onca_mutual", case.bag(), scale, lse, weight, toward, mean)
+        return lse, toward, mean
+
     def hinge(self, case: Case, offset: torch.Tensor) -> tuple[torch.Tensor, ...]:
         b = len(case.query)
         hinge, active, toward, mean = (

@@ -1,4 +1,5 @@
-"""onca_sums, onca_spread and onca_hinge against their formulas in float64, on every level that this machine has.
+"""onca_sums, onca_spread, onca_mutual and onca_hinge against their formulas in float64, on every level that
+this machine has.
 
 Tolerances. Let u = 2^-24 and L = |q| |k| times the factors, the most that a score can be. A float32 product of D
 terms in several running sums is off by at most some 20 u L (measured: below 6), and scale * score by 20 u |scale| L,
@@ -185,6 +186,71 @@ def test_mixed_blocks(levelled: Native) -> None:
     case.there[200, 77] = True
     case.there[:, 384:1152] &= np.arange(300)[:, None] % 2 == 0
     check(levelled, case, 5.0)
+
+
+def mirrored(b: int, d: int, density: float | None, *, factors: bool = True, unit: float = 1) -> Case:
+    """Queries that are the keys; who sees whom is mutual."""
+    case = made(b, b, d, density, factors=factors, unit=unit)
+    if case.there is not None:
+        case.there = np.triu(case.there) | np.triu(case.there, 1).T
+    return Case(case.query, case.query, case.there, case.query_factor, case.query_factor)
+
+
+def check_mutual(native: Native, case: Case, scale: float) -> None:
+    exact, weight = Exact.of(case), torch.linspace(-1, 2, len(case.query))
+    lse, toward, mean = native.mutual(case, scale, weight)
+    expected, slack = exact.lse(scale), wrong(exact, scale)
+    some = np.isfinite(expected)
+    assert (torch.isneginf(lse).numpy() == ~some).all()
+    near(lse[some], expected[some], slack + 2e-6 + 2 * ULP * np.abs(expected[some]))
+    by_score = exact.share(scale) * weight.double().numpy()[:, None]
+    both = by_score + by_score.T
+    lengths = np.linalg.norm(exact.query, axis=1) * exact.query_factor
+    relative = 2 * slack + 4e-6 + 4 * ULP * float(np.abs(expected[some]).max(initial=0))
+    bound = (np.abs(by_score) + np.abs(by_score).T) @ lengths * relative
+    near(toward, scale * exact.slopes(both)[0], (abs(scale) * exact.query_factor * bound)[:, None] + 1e-30)
+    near(mean, (both * exact.score).sum(1), lengths * bound + 1e-30)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 6, 64, 65, 191, 192, 193, 385, 577, 1000])
+def test_rows_among_themselves(levelled: Native, rows: int) -> None:
+    for density in (None, 0.02, 0.7):
+        check_mutual(levelled, mirrored(rows, 20, density), 4.0)
+
+
+@pytest.mark.parametrize("scale", [500.0, 40.0, 5.0, 0.0, -7.0])
+@pytest.mark.parametrize("unit", [1.0, 0.1, 30.0])
+def test_rows_among_themselves_at_every_temperature(levelled: Native, scale: float, unit: float) -> None:
+    """Also where exp would overflow, so that a running reference is needed."""
+    check_mutual(levelled, mirrored(250, 33, 0.8, unit=unit), scale)
+
+
+@pytest.mark.parametrize("dim", [1, 16, 128, 300])
+def test_rows_of_every_dim_among_themselves(levelled: Native, dim: int) -> None:
+    check_mutual(levelled, mirrored(400, dim, 0.9, factors=False), 10.0)
+
+
+@pytest.mark.parametrize("density", [0.5, None])
+def test_rows_among_themselves_by_threads(levelled: Native, density: float | None) -> None:
+    """The same bits for any number of threads, whichever is ahead."""
+    case, weight = mirrored(1500, 17, density), torch.linspace(-1, 2, 1500)
+    first = levelled.mutual(case, 5.0, weight)
+    for threads in (2, 3, 7, 200, 2, 3):
+        case.threads = threads
+        assert all(torch.equal(a, b) for a, b in zip(first, levelled.mutual(case, 5.0, weight), strict=True))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_among_rows_shows(levelled: Native, value: float) -> None:
+    case = mirrored(400, 16, 0.5)
+    assert case.there is not None
+    clean = levelled.sums(case, 5.0)[0]
+    case.query[7, 3] = value
+    lse, _, _ = levelled.mutual(case, 5.0, torch.ones(400))
+    hit = torch.from_numpy(case.there[7] | (np.arange(400) == 7))
+    assert torch.allclose(lse[~hit], clean[~hit])
+    # a product with inf may be -inf, which is left out of a sum; the row itself has entries of both signs
+    assert lse[hit].isnan().all() if value != value else not lse[7].isfinite()
 
 
 def test_hinge(levelled: Native) -> None:

@@ -199,6 +199,56 @@ static void check_sums(const float *score, float scale) {
     check_slopes("spread: back_factor", to_factor, by_factor, bag.keys, loose);
 }
 
+/* The n-th allocation of a call fails, for each n: the call says so, and reads and writes nothing that it should not. */
+#define STARVED(what, call) do { \
+    for (int64_t n = 0, tripped = 1; tripped && n < 64; n++) { \
+        refusals = 0, grants = n; \
+        int status = call; \
+        grants = INT64_MAX, tripped = refusals; \
+        CHECK(status == (tripped ? ONCA_NO_MEMORY : ONCA_OK), what ": status %d, memory for %lld blocks", status, (long long)n); \
+    } } while (0)
+
+/* Queries that are the keys, with bits that mirror each other: what sums and spread give, which are checked by themselves. */
+static void check_mutual(void) {
+    int64_t rows = 1 + draw_size(420), dim = 1 + below(20), values = rows * dim, words = (rows + 63) / 64;
+    float *query = room(values, 4), *each = room(rows, 4), *weight = room(rows, 4), scale = PICK(0, 1, 5, 20, 300, -20);
+    float *lse = room(rows, 4), *found = room(rows, 4), *toward = room(values, 4), *both = room(values, 4), *back = room(values, 4);
+    float *mean = room(rows, 4), *middle = room(rows, 4), *by_factor = room(rows, 4), size = PICK(0.2, 1, 3);
+    uint64_t *bits = chance(0.3) ? NULL : draw_bits(rows, rows);
+    for (int64_t i = 0; i < values; i++) query[i] = size * (float)normal() / sqrtf(dim);
+    for (int64_t b = 0; b < rows; b++) each[b] = uniform(0.5, 2), weight[b] = (float)normal();
+    for (int64_t b = 0; b < rows && bits; b++)
+        for (int64_t n = 0; n < b; n++)
+            if (has(bits, words, b, n) != has(bits, words, n, b)) bits[n * words + b / 64] ^= (uint64_t)1 << b % 64;
+    bag = (onca_bag){.queries = rows, .views = 1, .dim = dim, .keys = rows, .query = query, .key = query, .key_stride = dim,
+                     .threads = bag.threads, .present = bits};
+    if (chance(0.5)) bag.query_factor = bag.key_factor = each;
+    check_status("sums", onca_sums(&bag, 1, &scale, 0, lse, NULL, NULL));
+    check_status("spread", onca_spread(&bag, scale, lse, weight, both, back, by_factor, middle));
+    TWICE("mutual sums", onca_mutual_sums(&bag, scale, found), rows, found);
+    TWICE("mutual", onca_mutual(&bag, scale, found, weight, toward, mean), values, toward);
+    double most_slope = 0, most_mean = 0, reach = 0;
+    for (int64_t b = 0; b < rows; b++) {
+        if (scale != 0) by_factor[b] = by_factor[b] * (float)key_factor(&bag, b) / scale; /* the mean of b as a key */
+        reach = fmax(reach, fabs(scale) * score_of(&bag, b, b).size);
+        most_mean = fmax(most_mean, fabs(middle[b]) + fabs(by_factor[b]));
+        for (int64_t i = b * dim; i < (b + 1) * dim; i++) most_slope = fmax(most_slope, fabs(both[i]) + fabs(back[i]));
+    }
+    for (int64_t b = 0; b < rows; b++) {
+        double loose = 3e-5 + 4e-6 * reach;
+        CHECK(found[b] == lse[b] || fabs(found[b] - lse[b]) <= loose, "mutual sums: row %lld: %.9g, not %.9g", (long long)b, found[b],
+              lse[b]);
+        if (scale != 0) CHECK(near(mean[b] - middle[b] - by_factor[b], (bounded){0, most_mean}, loose), "mutual: mean of row %lld: %.9g",
+                              (long long)b, mean[b]);
+        for (int64_t i = b * dim; i < (b + 1) * dim; i++)
+            CHECK(near(toward[i] - both[i] - back[i], (bounded){0, most_slope}, loose), "mutual: %lld: %.9g, not %.9g", (long long)i,
+                  toward[i], (double)both[i] + back[i]);
+    }
+    if (!chance(0.1)) return;
+    STARVED("mutual sums", onca_mutual_sums(&bag, scale, found));
+    STARVED("mutual", onca_mutual(&bag, scale, found, weight, toward, mean));
+}
+
 static void check_hinge(const float *score) {
     int64_t dim = bag.dim, *active = room(bag.queries, 8);
     float *offset = room(bag.queries, 4), *hinge = room(bag.queries, 4), *toward = maybe(bag.queries * dim), *mean = maybe(bag.queries);
@@ -299,15 +349,6 @@ static void check_views(void) {
               (long long)job.height, (long long)job.width, (long long)job.size, (long long)job.taps);
 }
 
-/* The n-th allocation of a call fails, for each n: the call says so, and reads and writes nothing that it should not. */
-#define STARVED(what, call) do { \
-    for (int64_t n = 0, tripped = 1; tripped && n < 64; n++) { \
-        refusals = 0, grants = n; \
-        int status = call; \
-        grants = INT64_MAX, tripped = refusals; \
-        CHECK(status == (tripped ? ONCA_NO_MEMORY : ONCA_OK), what ": status %d, memory for %lld blocks", status, (long long)n); \
-    } } while (0)
-
 static void check_memory(void) {
     int64_t rows = bag.queries, values = rows * bag.dim, edges = 2, k = 5;
     int64_t *rank = room(rows * edges, 8), *at = room(rows * (k + edges), 8);
@@ -345,6 +386,7 @@ static void check_case(const char *const *levels, int usable) {
     }
     if (!wild && chance(0.1)) check_memory();
     if (!wild && bag.queries && bag.keys && chance(0.3)) check_poison();
+    if (chance(0.5)) check_mutual();
     free_all();
 }
 

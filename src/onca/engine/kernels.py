@@ -123,9 +123,13 @@ class Kernels(Protocol):
         """Slopes of sum_b weight[b] * lse[b]; lse [B] as `sums` gave it at this scale, weight [B]."""
         ...
 
+    def mutual_sums(self, view: View, scale: float) -> Tensor:
+        """What `sums` gives without slopes [B], where the queries are the keys, with the same factors, and who is
+        present for whom is mutual."""
+        ...
+
     def mutual(self, view: View, scale: float, lse: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """(toward [B,D], mean [B]) of `spread`, rows taken as queries and as keys together. The queries are the keys,
-        with the same factors, and who is present for whom is mutual."""
+        """(toward [B,D], mean [B]) of `spread` where `mutual_sums` holds: rows as queries and as keys together."""
         ...
 
     def hinge(self, view: View, offset: Tensor, slopes: bool) -> Hinged:

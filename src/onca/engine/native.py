@@ -42,6 +42,7 @@ FUNCTIONS = {
     "onca_nearest": (BAG, LONG, PLACE, PLACE),
     "onca_sums": (BAG, LONG, PLACE, LONG, PLACE, PLACE, PLACE),
     "onca_spread": (BAG, FLOAT, PLACE, PLACE, PLACE, PLACE, PLACE, PLACE),
+    "onca_mutual_sums": (BAG, FLOAT, PLACE),
     "onca_mutual": (BAG, FLOAT, PLACE, PLACE, PLACE, PLACE),
     "onca_hinge": (BAG, PLACE, PLACE, PLACE, PLACE, PLACE),
     "onca_equal": (LONG, LONG, PLACE, PLACE, ctypes.c_int32, PLACE),
@@ -145,6 +146,11 @@ class Native:
         by_key, by_factor = _room(back, keys, dim), _room(back, keys)
         self._call("onca_spread", view, scale, lse, weight, slope, by_key, by_factor, mean)
         return Spread(slope, mean, by_key, by_factor)
+
+    def mutual_sums(self, view: View, scale: float) -> Tensor:
+        lse = torch.empty(len(view.query))
+        self._call("onca_mutual_sums", view, scale, lse)
+        return lse
 
     def mutual(self, view: View, scale: float, lse: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         queries, dim = view.query.shape

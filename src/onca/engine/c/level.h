@@ -9,6 +9,7 @@
 #include "select.h"
 #include "scores.h"
 #include "sums.h"
+#include "mutual.h"
 #undef LEVEL
 #undef WIDTH
 #undef AMX

@@ -6,6 +6,7 @@
 #include <float.h>
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +81,7 @@ typedef struct {
     int (*nearest)(const onca_bag *, int64_t, int64_t *, float *);
     int (*sums)(const onca_bag *, int64_t, const float *, int64_t, float *, float *, float *);
     int (*spread)(const onca_bag *, float, const float *, const float *, float *, float *, float *, float *);
+    int (*mutual_sums)(const onca_bag *, float, float *);
     int (*mutual)(const onca_bag *, float, const float *, const float *, float *, float *);
     int (*hinge)(const onca_bag *, const float *, float *, int64_t *, float *, float *);
     int (*equal)(int64_t, int64_t, const int64_t *, const int64_t *, int32_t, uint64_t *);
@@ -90,7 +92,7 @@ typedef struct {
 
 #define TABLE(which)                                                                                                              \
     {#which, scores_##which, select_##which, above_##which, nearest_##which, sums_##which, spread_##which,                       \
-     mutual_##which, hinge_##which, equal_##which, count_##which, hits_##which, listed_##which}
+     mutual_sums_##which, mutual_##which, hinge_##which, equal_##which, count_##which, hits_##which, listed_##which}
 
 #include "target.h"
 #if !defined(__clang__)
@@ -223,6 +225,8 @@ EXPORT int onca_spread(const onca_bag *bag, float scale, const float *lse, const
                        float *back_factor, float *mean) {
     return USE(spread)(bag, scale, lse, weight, toward, back, back_factor, mean);
 }
+
+EXPORT int onca_mutual_sums(const onca_bag *bag, float scale, float *lse) { return USE(mutual_sums)(bag, scale, lse); }
 
 EXPORT int onca_mutual(const onca_bag *bag, float scale, const float *lse, const float *weight, float *toward, float *mean) {
     return USE(mutual)(bag, scale, lse, weight, toward, mean);

@@ -62,8 +62,10 @@ int onca_sums(const onca_bag *bag, int64_t scales, const float *scale, int64_t s
 int onca_spread(const onca_bag *bag, float scale, const float *lse, const float *weight, float *toward, float *back,
                 float *back_factor, float *mean);
 
-/* The slopes of sum_b weight[b] * lse[b] where the queries are the keys (float32, the same factors), and who is present for whom
-   is mutual: by row b as a query and as a key together, toward [B,D], and mean [B] likewise. One product less than onca_spread. */
+/* Where the queries are the keys (with the same factors), and who is present for whom is mutual: lse as onca_sums gives it, and the
+   slopes of sum_b weight[b] * lse[b] by row b as a query and as a key together, toward [B,D], and mean [B] likewise. Each score is
+   made once for two entries. */
+int onca_mutual_sums(const onca_bag *bag, float scale, float *lse);
 int onca_mutual(const onca_bag *bag, float scale, const float *lse, const float *weight, float *toward, float *mean);
 
 /* hinge [B] = sum over present of max(0, s + offset[b]); active [B] = how many are above 0; toward [B,D] as above (or NULL),

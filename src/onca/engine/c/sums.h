@@ -18,7 +18,7 @@ enum { SUM_QUERIES = 132 };       /* multiplied at once, at most */
 enum { SUM_ELEMENTS = 768 * 144 }; /* of the keys of a chunk, and six times those of the queries */
 #define NEGLIGIBLE (-80.0f) /* exp of less is taken as 0: nothing next to a sum of 1, and products of it would be denormal */
 
-typedef enum { SUM_LSE, SUM_SPREAD, SUM_MUTUAL, SUM_HINGE } sum_kind;
+typedef enum { SUM_LSE, SUM_SPREAD, SUM_HINGE } sum_kind;
 
 typedef struct { /* a call */
     const onca_bag *bag;
@@ -26,7 +26,7 @@ typedef struct { /* a call */
     const float *scale;  /* [scales] */
     int64_t scales, slopes; /* of an lse: how many there are, and the first so many have slopes; else 1 */
     const float *bound;  /* [B] of a spread: lse; of a hinge: offset */
-    const float *weight; /* [B] of a spread; both with zeros up to whole tiles where it is mutual */
+    const float *weight; /* [B] of a spread */
     float *value;        /* [scales,B] lse or hinge */
     int64_t *active;
     float *toward, *mean; /* [slopes,B,D], [slopes,B] */
@@ -156,10 +156,7 @@ static void FN(weigh_at)(sum_piece *p, int64_t scale, int64_t i, const float *sc
 static void FN(weigh)(sum_piece *p, int64_t i, float *score, const uint64_t *bits, int64_t count) {
     const sum_walk *asked = p->asked;
     int64_t b = p->first + i;
-    if (asked->kind == SUM_MUTUAL)
-        FN(weigh_mutual)(asked, asked->bound[b], asked->weight[b], asked->bound + p->start, asked->weight + p->start, p->state + i,
-                         score, bits, count);
-    else if (asked->kind == SUM_LSE) FN(weigh_at)(p, 0, i, score, score, bits, count);
+    if (asked->kind == SUM_LSE) FN(weigh_at)(p, 0, i, score, score, bits, count);
     else if (asked->kind == SUM_HINGE) FN(weigh_hinge)(asked->bound[b], p->state + i, score, bits, count);
     else FN(weigh_spread)(*asked->scale, asked->bound[b], asked->weight[b], p->state + i, score, bits, count);
 }
@@ -207,9 +204,8 @@ static int FN(is_dense)(sum_piece *p, int64_t i) {
         const uint64_t *bits = present_bits(p, b);
         for (int64_t w = 0; w < words; w++) entries += __builtin_popcountll(bits[w]);
     }
-    if (3 * entries < queries * p->keys && p->asked->kind != SUM_MUTUAL) return 0;
+    if (3 * entries < queries * p->keys) return 0;
     FN(take_keys)(p);
-    if (p->asked->kind == SUM_MUTUAL) return 1; /* whoever asks has seen that all sums are finite */
     return p->finite && p->finite_block[i / TILE_ROWS];
 }
 
@@ -331,19 +327,6 @@ static int FN(spread)(const onca_bag *bag, float scale, const float *lse, const 
                       float *back_factor, float *mean) {
     return FN(run_walk)((sum_walk){.bag = bag, .kind = SUM_SPREAD, .scale = &scale, .bound = lse, .weight = weight,
                                    .toward = toward, .mean = mean, .back = back, .back_factor = back_factor});
-}
-
-static int FN(mutual)(const onca_bag *bag, float scale, const float *lse, const float *weight, float *toward, float *mean) {
-    const int64_t padded = up(bag->keys, SUM_STEP);
-    float *bound = room(2 * padded, 4), *weights = bound + padded;
-    if (!bound) return ONCA_NO_MEMORY;
-    memset(bound, 0, (size_t)padded * 8);
-    for (int64_t b = 0; b < bag->queries; b++)
-        if (lse[b] > -INFINITY) bound[b] = lse[b], weights[b] = weight[b]; /* or there is nothing in that row */
-    int status = FN(run_walk)((sum_walk){.bag = bag, .kind = SUM_MUTUAL, .scale = &scale, .bound = bound, .weight = weights,
-                                         .toward = toward, .mean = mean});
-    free(bound);
-    return status;
 }
 
 static int FN(hinge)(const onca_bag *bag, const float *offset, float *hinge, int64_t *active, float *toward, float *mean) {

@@ -94,24 +94,6 @@ static void FN(weigh_spread)(float scale, float lse, float weight, sum_state *st
     state->moment += FN(added)(moment);
 }
 
-/* Of a mutual walk: what the query adds to its own sum, and what it adds, as a key, to the sums of the others, whose lse and weight
-   these are. */
-static void FN(weigh_mutual)(const sum_walk *asked, float lse, float weight, const float *others, const float *weights,
-                             sum_state *state, float *score, const uint64_t *bits, int64_t count) {
-    const FN(vec) scale = FN(all)(*asked->scale), most = FN(all)(-89);
-    FN(vec) moment = {0};
-    for (int64_t j = 0; j < count; j += LANES) {
-        FN(vec) score_j = FN(take)(score + j), own = FN(mad)(score_j, scale, FN(all)(-lse));
-        FN(vec) other = FN(mad)(score_j, scale, -FN(take)(others + j));
-        own = -FN(top)(most, -own), other = -FN(top)(most, -other);
-        FN(vec) share = FN(mad)(FN(share)(other), FN(take)(weights + j), FN(share)(own) * weight);
-        share = FN(only)(bits[j / 64] >> j % 64, share);
-        moment += FN(only)(bits[j / 64] >> j % 64, share * score_j);
-        memcpy(score + j, &share, sizeof share);
-    }
-    state->moment += FN(added)(moment);
-}
-
 static void FN(weigh_hinge)(float offset, sum_state *state, float *score, const uint64_t *bits, int64_t count) {
     FN(vec) total = {0}, moment = {0}, active = {0};
     for (int64_t j = 0; j < count; j += LANES) {

@@ -139,6 +139,9 @@ class Triton:
             )
         return Spread(own, mean, slope, by_factor)
 
+    def mutual_sums(self, view: View, scale: float) -> Tensor:
+        return self._sums(view, scale, False)[0]
+
     def mutual(self, view: View, scale: float, lse: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return kernels.both_ways(self, view, scale, lse, weight)
 
