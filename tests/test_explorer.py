@@ -26,7 +26,7 @@ from onca.data import ImageSet
 from onca.data.hierarchy import Hierarchy
 from onca.report import explorer
 from onca.report.explorer import Views, explore, export
-from onca.report.explorer.ages import ages, read_record
+from onca.report.explorer.ages import ages, pairs_of, read_record
 from onca.report.explorer.entries import entries, often_hard
 from onca.report.explorer.layout import Layout, layout
 from onca.report.explorer.plane import onto, pca, planes
@@ -102,7 +102,8 @@ def oracle(space: Space, query: int) -> list[tuple[float, int]]:
 def test_entries_are_those_of_plain_loops() -> None:
     space, group = exact_space(300), torch.arange(300) // 3
     plan = layout(299, (90, 95))
-    found = entries(space, plan, group)
+    recorded = torch.tensor([[7, 4], [7, 200], [299, 3]])
+    found = entries(space, plan, group, recorded=recorded)
     hits = [0] * 300
     for query in range(300):
         ranking = oracle(space, query)
@@ -110,7 +111,8 @@ def test_entries_are_those_of_plain_loops() -> None:
             hits[row] += 1
         same = [r for r, (_, row) in enumerate(ranking) if space.label[query] == space.label[row] >= 0]
         near = [r for r, (_, row) in enumerate(ranking) if row // 3 == query // 3]
-        expected = sorted({*plan.ranks, *same[:4], *same[-2:], *near})
+        kept = [r for r, (_, row) in enumerate(ranking) if [query, row] in recorded.tolist()]
+        expected = sorted({*plan.ranks, *same[:4], *same[-2:], *near, *kept})
         there = int(found.known[query].sum())
         assert found.rank[query, :there].tolist() == expected and not found.known[query, there:].any()
         assert found.row[query, :there].tolist() == [ranking[rank][1] for rank in expected]
@@ -217,6 +219,8 @@ def test_ages_are_those_of_the_last_record_up_to_the_epoch(tmp_path: Path) -> No
     write_ledger(tmp_path / "ledger", records)
     known = ages(read_record(tmp_path, index), space, found)
     assert known.pair[4, 0] == 3 and known.pair[4, 1] == -1 and int((known.pair >= 0).sum()) <= 2
+    pairs = pairs_of(read_record(tmp_path, index), space)
+    assert pairs.tolist() == [[query, near], [query, near], [far, near]]
     assert int(known.records[near]) == 3 and float(known.image[near]) == 6 and bool(known.image[far].isnan())
     with pytest.raises(ValueError, match="another run's ledger"):
         read_record(tmp_path, index[:1])

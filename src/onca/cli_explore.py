@@ -68,7 +68,7 @@ def explore(
         page = explorer.explore(
             spaces,
             path=run / "explorer.html",
-            title=settings.method,
+            title=f"{settings.method} on {on or settings.data}",
             against=others,
             edges=edges,
             duplicates=groups,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
@@ -101,10 +102,13 @@ def test_an_image_is_found_by_its_class_and_by_its_index(open_page: Any, rows: A
 
 def test_images_stand_in_the_order_that_is_asked_for(open_page: Any) -> None:
     page = open_page()
-    page.select_option("#order", "hard")
-    assert page.get_attribute("#picker button", "data-row") == "5"  # the hub
-    page.click("#picker button")
-    assert "▲ consistently hard" in page.inner_text(".filters") and image(page) == 5
+    for order, sign in (("hard", -1), ("easy", 1)):
+        page.select_option("#order", order)
+        hits = []
+        for place in (0, 1, 40):
+            page.click(f"#picker button >> nth={place}")
+            hits.append(sign * int(re.findall(r"for (\d+) of 149", page.inner_text('[data-run="0"] .hits'))[0]))
+        assert hits == sorted(hits) and hits[0] < hits[2]
 
 
 def test_a_click_chooses_a_negative_and_another_makes_it_the_query(open_page: Any, rows: Any) -> None:
@@ -227,10 +231,15 @@ def test_positives_are_above_all_negatives_where_a_view_is_the_image_itself(open
 
 def test_the_ledger_tells_ages_up_to_the_checkpoint(open_page: Any, rows: Any) -> None:
     known = [row for epoch in (0.0, 3.0) for row in rows.of(0, epoch, 1) if row["age"] is not None]
-    assert {(row["epoch"], row["negative"], row["age"]) for row in known} <= {(3.0, 2, 11)}
-    page = open_page("#image=1&negative=5")
-    if page.locator('[data-run="0"] .pair').count():
-        assert "1 times, 4 steps old on average" in page.inner_text('[data-run="0"] .pair')
+    assert [(row["epoch"], row["negative"], row["age"]) for row in known] == [(3.0, 2, 11)]
+    page = open_page("#image=1&negative=2")
+    assert "2 times, 9 steps old on average" in page.inner_text('[data-run="0"] .pair')
+    assert "11 steps" in page.inner_text('[data-run="0"] .pair')
+    page.select_option("#order", "ledger")
+    assert page.eval_on_selector_all("#picker button", "all => all.slice(0, 2).map(one => one.dataset.row)") == [
+        "1",
+        "9",
+    ]
     assert not any(row["age"] for row in rows.of(1, LAST, 1))  # the other run's is not known
 
 
