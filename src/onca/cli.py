@@ -2,96 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from onca import cli_analyse, cli_audit, cli_data, cli_explore
+from onca import cli_analyse, cli_audit, cli_data, cli_explore, cli_train
 from onca import train as training
 from onca.engine import engine as use
 from onca.explain import table
 from onca.part import nearest
-from onca.train import Run
 
 if TYPE_CHECKING:
     from onca.study import Grid, Outcome
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit codes besides 0
-
-
-def train(
-    run: Annotated[Run, tyro.conf.arg(name="")] = Run(),  # noqa: B008 - frozen, and tyro shows its defaults
-    resume: bool = False,
-    save_every: float = 60.0,
-    ledger: bool = False,
-    snapshots: int | None = None,
-) -> dict[str, Any]:
-    """Train an encoder, and evaluate it once after the last epoch.
-
-    RUNS/<hash> receives run.json, metrics.jsonl, checkpoint/ and result.json.
-
-    For example:
-      onca train
-      onca train --data cifar100 --method "chain(keep(hardest(5)), infonce)"
-      onca train --host simclr --temperature 0.2 --epochs 20
-      onca train --epochs 20 --resume
-      onca train --epochs 20 --snapshots 5 --ledger
-
-    Args:
-        run: what to train.
-        resume: go on with a run that was cut off, or with more --epochs.
-        save_every: seconds between checkpoints inside an epoch.
-        ledger: keep a sampled record of what was contrasted with what, in
-            RUN/ledger.
-        snapshots: keep the encoders' weights every so many epochs, in RUN/snapshots.
-    """
-    observers = _observers(run, ledger)
-    with training.Bar(run.name) as bar:
-        result = training.train(
-            run, resume=resume, save_seconds=save_every, watch=bar, observers=observers, snapshots=snapshots
-        )
-    if result["linear_top1"] is None:
-        print("trained; the images have no labels to evaluate with: try onca evaluate RUN --on DATA")
-    else:
-        accuracies = {"linear top-1": "linear_top1", "top-5": "linear_top5", "kNN": "knn_top1"}
-        print(", ".join(f"{words} {result[name]:.2f} %" for words, name in accuracies.items()))
-        print(f"on {result['images']} images of the {result['split']} part")
-    print(f"{result['seconds']:.0f} s: {run.folder}")
-    return result
-
-
-def evaluate(
-    run: tyro.conf.Positional[str],
-    on: str | None = None,
-    level: str | None = None,
-    split: Literal["test", "validation"] = "test",
-    layer: Literal["backbone", "head", "spaces"] = "backbone",
-) -> dict[str, Any]:
-    """Evaluate a trained encoder by kNN and a linear probe.
-
-    Features are frozen. Prints the numbers and adds them to RUN/evaluations.jsonl.
-
-    For example:
-      onca evaluate runs/3f2a90c417de --on npz:../data/cifar10
-      onca evaluate runs/3f2a90c417de --level genus
-
-    Args:
-        run: folder of a run.
-        on: another data source than the run's own; its training part fits the probe.
-        level: another level of the labels' hierarchy.
-        split: what is classified: test for reporting, validation for choosing.
-        layer: whose features: backbone, head (the embedding), spaces (the heads of a LooC run: LooC++).
-    """
-    found = training.evaluate(run, on=on, level=level, split=split, layer=layer)
-    with (Path(run) / "evaluations.jsonl").open("a") as file:
-        file.write(json.dumps(found) + "\n")
-    print(json.dumps(found, indent=2))
-    return found
 
 
 def study(
@@ -203,8 +131,8 @@ def explain(
 
 
 VERBS: dict[str, Callable[..., Any]] = {
-    "train": train,
-    "evaluate": evaluate,
+    "train": cli_train.train,
+    "evaluate": cli_train.evaluate,
     "study": study,
     "analyse": cli_analyse.analyse,
     "audit": cli_audit.audit,
@@ -253,16 +181,6 @@ def _help(given: Sequence[str]) -> int:
         print(f"  {verb:<16}{(function.__doc__ or '').splitlines()[0]}")
     print("\n`onca COMMAND --help` shows examples and every flag. Start with:\n  onca study cai2020")
     return 0
-
-
-def _observers(run: Run, ledger: bool) -> list[training.Observer]:
-    """What looks on while a run trains."""
-    observers: list[training.Observer] = []
-    if ledger:
-        from onca.ledger import Ledger
-
-        observers.append(Ledger(run.folder / "ledger", seed=run.seed, epochs=run.epochs))
-    return observers
 
 
 def _write(plan: Grid, outcome: Outcome) -> None:
