@@ -21,12 +21,16 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler
 SHAPES = [(3, 1, 5), (5, 63, 16), (7, 65, 1), (9, 500, 17), (5, 600, 33), (33, 1300, 100), (4, 9001, 64)]
 
 
+def compiled(folder: Path, source: Path = SOURCE) -> Path:
+    path = folder / "native.so"
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-DONCA_EMULATE_AMX", "-shared", "-fPIC"]
+    subprocess.run([str(COMPILER), *flags, "-o", str(path), str(source), "-lm", "-lpthread"], check=True)
+    return path
+
+
 @pytest.fixture(scope="module")
 def object_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("native") / "native.so"
-    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-DONCA_EMULATE_AMX", "-shared", "-fPIC"]
-    subprocess.run([str(COMPILER), *flags, "-o", str(path), str(SOURCE), "-lm", "-lpthread"], check=True)
-    return path
+    return compiled(tmp_path_factory.mktemp("native"))
 
 
 @pytest.fixture(params=["portable", "avx2", "avx512", "amx"])
@@ -152,6 +156,35 @@ def test_what_is_not_finite_is_said(library: Library) -> None:
                 assert library.select(case, ranks(4, n, 5))[0] == 1
                 assert library.nearest(case, 3)[0] == 1
                 assert library.above(case, np.zeros(4, np.float32))[0] == 1
+
+
+def worst_case(n: int = 4000, d: int = 100) -> tuple[Case, Array]:
+    """Keys along what 8 bits leave of the query, so that screening errs by all that its bound allows the query's side; their
+    scores lie closer to the bound [1] than that."""
+    rng = np.random.default_rng(11)
+    q = unit(rng, 1, d)
+    step = np.abs(q).max() / 127
+    left = q - np.rint(q / step) * step
+    sign, near = rng.choice([-1, 1], (n, 1)), rng.uniform(-1, 1, (n, 1)) * np.linalg.norm(left)
+    along = sign * left / np.linalg.norm(left)
+    keys = along + (near - along @ q.T) * q
+    return Case(q, keys.astype(np.float32)), np.zeros(1, np.float32)
+
+
+def test_keys_along_the_rounding_of_a_query(library: Library) -> None:
+    case, bound = worst_case()
+    check_above(library, case, bound)
+    check_select(library, case, ranks(1, 4000, 5, 50))
+
+
+def test_a_bound_that_is_too_tight_is_seen(tmp_path: Path) -> None:
+    for path in SOURCE.parent.glob("*.[ch]"):
+        text = path.read_text("utf-8")
+        for term in ("b->rows.coarse[r] * d->tile.norm", "b->rows.fine[r] * d->tile.rest"):
+            text = text.replace(term, f"0.4f * {term}")
+        (tmp_path / path.name).write_text(text, "utf-8")
+    with pytest.raises(AssertionError):
+        check_above(Library(compiled(tmp_path, tmp_path / SOURCE.name)), *worst_case())
 
 
 def test_scores_are_right_and_equal_at_all_levels(object_file: Path) -> None:

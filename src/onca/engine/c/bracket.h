@@ -9,7 +9,6 @@ typedef struct { /* sampled keys */
     float *scale;    /* [tiles * TILE] */
     float *mean;     /* [padded] of some keys times their factors */
     float mean_length;
-    float norm, rest; /* the largest of its tiles that are in range */
 } key_sample;
 
 enum { SAMPLED = 16, MEANT = 256 }; /* query rows that meet the sample at a time; keys that the mean is taken of */
@@ -145,13 +144,13 @@ static int FN(find_mean)(const onca_bag *bag, int64_t padded, key_sample *s) {
         int64_t j = bag->keys * i / many;
         float factor = bag->key_factor ? bag->key_factor[j] : 1;
         FN(widen_keys)(bag, j, 1, row, padded);
-        FN(extents) size = FN(extent)(row, 1, NULL, padded, NULL);
+        FN(extents) size = FN(extent)(row, 1, NULL, padded);
         if (!size.finite || !in_range(factor) || !in_range(size.raw)) continue;
         used++;
         for (int64_t d = 0; d < padded; d++) s->mean[d] += row[d] * factor;
     }
     for (int64_t d = 0; d < padded && used; d++) s->mean[d] /= (float)used;
-    s->mean_length = FN(extent)(s->mean, 1, NULL, padded, NULL).length;
+    s->mean_length = FN(extent)(s->mean, 1, NULL, padded).length;
     if (!(s->mean_length <= LITTLE + MUCH * MUCH)) memset(s->mean, 0, (size_t)padded * 4), s->mean_length = 0;
     free(row);
     return ONCA_OK;
@@ -161,9 +160,9 @@ static int FN(find_mean)(const onca_bag *bag, int64_t padded, key_sample *s) {
 static int FN(take_sample)(const onca_bag *bag, int64_t count, int64_t padded, int64_t bytes, key_sample *s) {
     s->count = count, s->tiles = up(count, TILE) / TILE;
     s->column = room(count, 8), s->packed = room(s->tiles * TILE * bytes, 1), s->scale = room(s->tiles * TILE, 4);
-    float *key = room(TILE * padded, 4), *near = room(padded, 4), factor[TILE];
+    float *key = room(TILE * padded, 4), factor[TILE];
     uint8_t *bytes_of = room(TILE * bytes, 1);
-    int status = s->column && s->packed && s->scale && key && near && bytes_of ? ONCA_OK : ONCA_NO_MEMORY;
+    int status = s->column && s->packed && s->scale && key && bytes_of ? ONCA_OK : ONCA_NO_MEMORY;
     if (!status) memset(bytes_of, 128, (size_t)(TILE * bytes));
     for (int64_t t = 0; t < s->tiles && !status; t++) {
         int64_t many = least(TILE, count - t * TILE);
@@ -175,12 +174,11 @@ static int FN(take_sample)(const onca_bag *bag, int64_t count, int64_t padded, i
             factor[i] = bag->key_factor ? bag->key_factor[j] : 1;
             FN(widen_keys)(bag, j, 1, key + i * padded, padded);
         }
-        FN(screen_keys)(key, factor, many, padded, bytes, s->mean, s->mean_length, near, bytes_of, &tile,
+        FN(screen_keys)(key, factor, many, padded, bytes, s->mean, s->mean_length, bytes_of, &tile,
                         s->packed + t * TILE * bytes);
         memcpy(s->scale + t * TILE, tile.scale, sizeof tile.scale);
-        if (tile.norm <= FLT_MAX) s->norm = fmaxf(s->norm, tile.norm), s->rest = fmaxf(s->rest, tile.rest);
     }
-    free(key), free(near), free(bytes_of);
+    free(key), free(bytes_of);
     return status;
 }
 
@@ -189,7 +187,7 @@ static void FN(sample_values)(const screen_rows *rows, int64_t r, const key_samp
                               int more, float *value) {
     const float *scale = s->scale + tile * TILE, step = rows->step[r], centre = rows->centre[r];
     for (int64_t j = 0; j < TILE; j++) {
-        float x = scale[j] * (float)(product[j] + rows->start[r]) * step + centre;
+        float x = scale[j] * (float)product[j] * step + centre;
         value[j] = more && value[j] > x ? value[j] : x;
     }
 }

@@ -25,7 +25,7 @@ static inline v16 FN(sum_16)(const v16 *x) {
 }
 
 /* Products of four pairs at once: their chains of additions overlap. */
-static inline void FN(dot_4)(const float *query, int64_t step, const float *key, int64_t padded, const uint8_t *row,
+static inline void FN(dot_4)(const float *query, int64_t step, const float *key, int64_t padded, const uint16_t *row,
                              const uint8_t *column, v16 *to) {
     const float *x0 = query + row[0] * step, *x1 = query + row[1] * step, *x2 = query + row[2] * step, *x3 = query + row[3] * step;
     const float *y0 = key + column[0] * padded, *y1 = key + column[1] * padded;
@@ -65,9 +65,9 @@ static inline void FN(dot_row_8)(const float *x, const float *const *y, int64_t 
 /* score [count] of pairs (row[i], column[i]) of query rows `step` floats apart with the keys of a tile, times their factors
    (row_factor by row, factor by column; NULL is 1). row, column and score have 16 places more than count. */
 static void FN(pair_scores)(const float *query, int64_t step, const float *key, int64_t padded, const float *row_factor,
-                            int64_t factor_step, const float *factor, uint8_t *row, uint8_t *column, int64_t count, float *score) {
+                            int64_t factor_step, const float *factor, uint16_t *row, uint8_t *column, int64_t count, float *score) {
     v16 total[16];
-    memset(row + count, count ? row[count - 1] : 0, 16);
+    for (int i = 0; i < 16; i++) row[count + i] = count ? row[count - 1] : 0;
     memset(column + count, count ? column[count - 1] : 0, 16);
     for (int64_t i = 0; i < count; i += 16) {
         if (row[i] == row[i + 15]) {

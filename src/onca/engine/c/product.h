@@ -6,7 +6,6 @@
 typedef struct { uint8_t tile[8][16][64]; } FN(tiles);
 static void FN(tiles_ready)(void) {}
 static void FN(tiles_done)(void) {}
-#define TILE_ZERO(t, n) memset((t)->tile[n], 0, 1024)
 #define TILE_LOAD(t, n, from, stride) \
     for (int i_ = 0; i_ < 16; i_++) memcpy((t)->tile[n][i_], (const char *)(from) + i_ * (stride), 64)
 #define TILE_STORE(t, n, to, stride) \
@@ -29,25 +28,26 @@ static void FN(tiles_ready)(void) { /* by each thread, before its first product 
     _tile_loadconfig(&shape);
 }
 static void FN(tiles_done)(void) { _tile_release(); }
-#define TILE_ZERO(t, n) _tile_zero(n)
 #define TILE_LOAD(t, n, from, stride) _tile_loadd(n, from, stride)
 #define TILE_STORE(t, n, to, stride) _tile_stored(n, to, stride)
 #define TILE_PRODUCT(t, n, rows, keys) _tile_dpbsud(n, rows, keys)
 #endif
 
-/* product [count, TILE] = keys of a tile (as small + 128) times query rows first .. first + count - 1, up to a multiple of 16. */
+/* product [count, TILE] = small . small of query rows first .. first + count - 1, up to a multiple of 16, with a tile's keys. */
 static void FN(products)(const screen_rows *rows, int64_t first, int64_t count, const uint8_t *packed, int32_t *product) {
     FN(tiles) state = {0};
     const int64_t bytes = rows->bytes, stride = 4 * TILE;
     (void)state;
-    for (int64_t r = 0; r < count; r += 32)
+    for (int64_t r = 0; r < count; r += 32) {
+        w16 start[32];
+        for (int i = 0; i < 32; i++) start[i] = rows->start[first + r + i] - (w16){0};
         for (int64_t j = 0; j < TILE; j += 32) {
             const int8_t *small = rows->small + (first + r) * bytes;
             const int two = r + 16 < count;
-            TILE_ZERO(&state, 0);
-            TILE_ZERO(&state, 1);
-            TILE_ZERO(&state, 2);
-            TILE_ZERO(&state, 3);
+            TILE_LOAD(&state, 0, start, 64);
+            TILE_LOAD(&state, 1, start, 64);
+            TILE_LOAD(&state, 2, start + 16, 64);
+            TILE_LOAD(&state, 3, start + 16, 64);
             for (int64_t d = 0; d < bytes; d += 64) {
                 const uint8_t *keys = packed + d * TILE + j * 4;
                 TILE_LOAD(&state, 4, small + d, bytes);
@@ -66,6 +66,7 @@ static void FN(products)(const screen_rows *rows, int64_t first, int64_t count, 
             TILE_STORE(&state, 2, product + (r + 16) * TILE + j, stride);
             TILE_STORE(&state, 3, product + (r + 16) * TILE + j + 16, stride);
         }
+    }
 }
 #else
 static void FN(tiles_ready)(void) {}
@@ -77,7 +78,7 @@ static void FN(products)(const screen_rows *rows, int64_t first, int64_t count, 
         const int8_t *small = rows->small + (first + r) * bytes;
         __m512i sum[4][4];
         for (int i = 0; i < 4; i++)
-            for (int g = 0; g < 4; g++) sum[i][g] = _mm512_setzero_si512();
+            for (int g = 0; g < 4; g++) sum[i][g] = _mm512_set1_epi32(rows->start[first + r + i]);
         for (int64_t d = 0; d < bytes; d += 4) {
             __m512i key[4];
             for (int g = 0; g < 4; g++) key[g] = _mm512_loadu_si512(packed + d * TILE + g * 64);
@@ -94,10 +95,10 @@ static void FN(products)(const screen_rows *rows, int64_t first, int64_t count, 
 }
 #elif WIDTH == 256
 /* Four rows by 8 keys: bytes of keys are widened to 16 bits, first and third apart from second and fourth. */
-static void FN(products_8)(const int8_t *small, int64_t bytes, const uint8_t *packed, int32_t *product) {
+static void FN(products_8)(const int8_t *small, const int32_t *start, int64_t bytes, const uint8_t *packed, int32_t *product) {
     const __m256i low = _mm256_set1_epi16(0xff);
     __m256i sum[4];
-    for (int i = 0; i < 4; i++) sum[i] = _mm256_setzero_si256();
+    for (int i = 0; i < 4; i++) sum[i] = _mm256_set1_epi32(start[i]);
     for (int64_t d = 0; d < bytes; d += 4) {
         __m256i key = _mm256_loadu_si256((const __m256i *)(packed + d * TILE));
         __m256i even = _mm256_and_si256(key, low), odd = _mm256_srli_epi16(key, 8);
@@ -116,14 +117,15 @@ static void FN(products_8)(const int8_t *small, int64_t bytes, const uint8_t *pa
 static void FN(products)(const screen_rows *rows, int64_t first, int64_t count, const uint8_t *packed, int32_t *product) {
     for (int64_t r = 0; r < count; r += 4)
         for (int64_t j = 0; j < TILE; j += 8)
-            FN(products_8)(rows->small + (first + r) * rows->bytes, rows->bytes, packed + j * 4, product + r * TILE + j);
+            FN(products_8)(rows->small + (first + r) * rows->bytes, rows->start + first + r, rows->bytes, packed + j * 4,
+                           product + r * TILE + j);
 }
 #else
 static void FN(products)(const screen_rows *rows, int64_t first, int64_t count, const uint8_t *packed, int32_t *product) {
     for (int64_t r = 0; r < count; r++) {
         const int8_t *small = rows->small + (first + r) * rows->bytes;
         int32_t *to = product + r * TILE;
-        memset(to, 0, TILE * sizeof *to);
+        for (int j = 0; j < TILE; j++) to[j] = rows->start[first + r];
         for (int64_t d = 0; d < rows->bytes; d += 4) {
             const uint8_t *key = packed + d * TILE;
             for (int j = 0; j < TILE; j++)
@@ -135,32 +137,35 @@ static void FN(products)(const screen_rows *rows, int64_t first, int64_t count, 
 #endif
 #endif
 
-/* x = scale * (product + start) of a row and a tile: above = bits of x > high, below = bits of x < low. With nan neither. */
-static inline void FN(compared)(const int32_t *product, int32_t start, const float *scale, float high, float low, uint64_t *above,
+/* The products of a row and a tile against thresholds: above = bits of product > high * inverse + slack, below = bits of
+   product < low * inverse - slack. With nan neither. */
+static inline void FN(compared)(const int32_t *product, const float *inverse, float high, float low, float slack, uint64_t *above,
                                 uint64_t *below) {
     uint64_t over = 0, under = 0;
 #if WIDTH == 512
     __mmask16 more[4], less[4];
     for (int g = 0; g < 4; g++) {
-        __m512i whole = _mm512_add_epi32(_mm512_loadu_si512(product + 16 * g), _mm512_set1_epi32(start));
-        __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_loadu_ps(scale + 16 * g));
-        more[g] = _mm512_cmp_ps_mask(x, _mm512_set1_ps(high), _CMP_GT_OQ);
-        less[g] = _mm512_cmp_ps_mask(x, _mm512_set1_ps(low), _CMP_LT_OQ);
+        __m512 x = _mm512_cvtepi32_ps(_mm512_loadu_si512(product + 16 * g)), by = _mm512_loadu_ps(inverse + 16 * g);
+        __m512 top = _mm512_fmadd_ps(by, _mm512_set1_ps(high), _mm512_set1_ps(slack));
+        __m512 bottom = _mm512_fmsub_ps(by, _mm512_set1_ps(low), _mm512_set1_ps(slack));
+        more[g] = _mm512_cmp_ps_mask(x, top, _CMP_GT_OQ);
+        less[g] = _mm512_cmp_ps_mask(x, bottom, _CMP_LT_OQ);
     }
     over = _mm512_kunpackd(_mm512_kunpackw(more[3], more[2]), _mm512_kunpackw(more[1], more[0]));
     under = _mm512_kunpackd(_mm512_kunpackw(less[3], less[2]), _mm512_kunpackw(less[1], less[0]));
 #elif WIDTH == 256
     for (int g = 0; g < 8; g++) {
-        __m256i whole = _mm256_add_epi32(_mm256_loadu_si256((const __m256i *)(product + 8 * g)), _mm256_set1_epi32(start));
-        __m256 x = _mm256_mul_ps(_mm256_cvtepi32_ps(whole), _mm256_loadu_ps(scale + 8 * g));
-        over |= (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_set1_ps(high), _CMP_GT_OQ)) << (8 * g);
-        under |= (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_set1_ps(low), _CMP_LT_OQ)) << (8 * g);
+        __m256 x = _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)(product + 8 * g))), by = _mm256_loadu_ps(inverse + 8 * g);
+        __m256 top = _mm256_fmadd_ps(by, _mm256_set1_ps(high), _mm256_set1_ps(slack));
+        __m256 bottom = _mm256_fmsub_ps(by, _mm256_set1_ps(low), _mm256_set1_ps(slack));
+        over |= (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(x, top, _CMP_GT_OQ)) << (8 * g);
+        under |= (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(x, bottom, _CMP_LT_OQ)) << (8 * g);
     }
 #else
     for (int j = 0; j < TILE; j++) {
-        float x = scale[j] * (float)(product[j] + start);
-        over |= (uint64_t)(x > high) << j;
-        under |= (uint64_t)(x < low) << j;
+        float x = (float)product[j];
+        over |= (uint64_t)(x > high * inverse[j] + slack) << j;
+        under |= (uint64_t)(x < low * inverse[j] - slack) << j;
     }
 #endif
     *above = over;
@@ -176,5 +181,17 @@ static inline void FN(places)(uint64_t bits, uint8_t *to) {
     _mm512_storeu_si512(to, _mm512_maskz_compress_epi8(bits, _mm512_load_si512(each)));
 #else
     for (; bits; bits &= bits - 1) *to++ = (uint8_t)__builtin_ctzll(bits);
+#endif
+}
+
+/* The low bits of `bits`, one after the other, at the places of the set bits of `into`. */
+static inline uint64_t FN(deposited)(uint64_t bits, uint64_t into) {
+#if WIDTH
+    return _pdep_u64(bits, into);
+#else
+    uint64_t found = 0;
+    for (; into; into &= into - 1, bits >>= 1)
+        if (bits & 1) found |= into & -into;
+    return found;
 #endif
 }

@@ -12,7 +12,8 @@ static int FN(score_tiles)(void *given, int64_t from, int64_t to, int part) {
     const onca_bag *bag = call->bag;
     const int64_t rows = bag->queries * bag->views, padded = call->padded;
     float *key = room(TILE * padded, 4), score[TILE + 16];
-    uint8_t row[TILE + 16], column[TILE + 16];
+    uint16_t row[TILE + 16];
+    uint8_t column[TILE + 16];
     (void)part;
     if (!key) return ONCA_NO_MEMORY;
     for (int64_t t = from; t < to; t++) {

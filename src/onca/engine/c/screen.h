@@ -6,7 +6,15 @@
        |error| <= |q - step * small_q| |k * factor - mean| + |step * small_q| |rest|,
    by Cauchy and Schwarz, and a little more for what float32 rounds. Taking the mean away makes the bound small where all
    embeddings point one way, as they do early in training; any mean will do, since it is only what both sides share.
-   Products of whole numbers are the same on every level. */
+   Products of whole numbers are the same on every level.
+
+   Entries are sorted by their whole product alone: divided by the key's scale, all of this is a threshold to either side,
+       above:  small . small >  (over + coarse * norm) / scale + fine * (rest / scale)
+       below:  small . small < (under - coarse * norm) / scale - fine * (rest / scale)
+   with the largest norm and the largest rest / scale of 64 keys, so one multiplication and addition for a key and an edge. In
+   units of 2^-24, float32 rounds the product (if dim > 1,040), over + coarse * norm, 1 / scale, fine * rest and the last
+   addition by at most 5 of each term. `over` and `under` are widened by 16, coarse by 64 and more, and rest by 64 and more of
+   the product's own bound |small_q| |k * factor - mean|: rounding cannot make an entry sure that is not. */
 #ifndef ONCA_SCREEN
 #define ONCA_SCREEN
 enum { GROUP = 32 }; /* query rows whose products with a tile are taken at a time */
@@ -15,13 +23,14 @@ typedef struct { /* rows of a block of queries */
     int64_t rows, padded, bytes; /* float32 and 8-bit dimensions of a row: multiples of 16 and 64 */
     float *exact;                /* [rows, padded] */
     int8_t *small;               /* [rows + GROUP, bytes] */
-    int32_t *start;              /* [rows + GROUP] -128 * sum(small): keys are held as small + 128 */
+    int32_t *start;              /* [rows + GROUP] -128 * sum(small), where products start: keys are held as small + 128 */
     float *step, *centre;        /* [rows] score = step * x + centre, x = scale * (small . small) */
-    float *coarse, *fine;        /* [rows] |x - its exact value| <= coarse * tile's norm + fine * tile's rest */
+    float *coarse, *fine;        /* [rows] |x - its exact value| <= coarse * norm + fine * rest */
 } screen_rows;
 
 typedef struct { /* what is known of a tile's keys beside their packed bytes [bytes / 4][TILE][4] */
-    float scale[TILE], norm, rest;
+    float scale[TILE], inverse[TILE]; /* never 0 or inf */
+    float norm, rest;                 /* the largest norm, and the largest rest / scale */
     uint64_t bad; /* keys that hold nan or inf */
 } screen_tile;
 
@@ -34,24 +43,26 @@ static int in_range(float x) { return fabsf(x) >= LITTLE && fabsf(x) <= MUCH; }
 static float rounding(int64_t padded) { return (float)(padded / 16 + 32) * 0x1p-23f; }
 #endif
 
-/* `from` in 8 bits: low bytes of small + shift. Its scale; in rest the length of what is left. */
-static float FN(quantised)(const float *from, int64_t padded, float largest, float shift, uint8_t *to, float *rest) {
-    float scale = largest / 127, inverse = 127 / largest;
-    const float magic = 12582912.0f + shift; /* 1.5 * 2^23: adding it rounds, and leaves the number in the low bits */
-    FN(vec) left[PARTS] = {{0}};
-    for (int64_t d = 0; d < padded; d += LANES) {
-        FN(vec) y = FN(take)(from + d), bits = FN(mad)(y, FN(all)(inverse), FN(all)(magic));
-        FN(vec) over = y - (bits - magic) * scale;
-        left[d / LANES % PARTS] = FN(mad)(over, over, left[d / LANES % PARTS]);
+/* y in 8 bits, y = from * times - mean (NULL: 0): low bytes of small + shift, small = y / scale in whole numbers. The squares of
+   what is left, in 16 sums. */
+static inline v16 FN(quantised)(const float *from, float times, const float *mean, int64_t padded, float scale, float shift,
+                                uint8_t *to) {
+    const float inverse = 1 / scale, magic = 12582912.0f + shift; /* 1.5 * 2^23: adding it rounds, and leaves the number in the low bits */
+    union { v16 all; FN(vec) part[PARTS]; } left = {{0}};
+    for (int64_t d = 0; d < padded; d += 16)
+        for (int i = 0; i < PARTS; i++) {
+            const int64_t at = d + i * LANES;
+            FN(vec) y = mean ? FN(mad)(FN(take)(from + at), FN(all)(times), -FN(take)(mean + at)) : FN(take)(from + at);
+            FN(vec) bits = FN(mad)(y, FN(all)(inverse), FN(all)(magic)), over = y - (bits - magic) * scale;
+            left.part[i] = FN(mad)(over, over, left.part[i]);
 #if WIDTH == 512
-        _mm_storeu_si128((__m128i *)(to + d), _mm512_cvtepi32_epi8((__m512i)bits));
+            _mm_storeu_si128((__m128i *)(to + at), _mm512_cvtepi32_epi8((__m512i)bits));
 #else
-        FN(ivec) whole = (FN(ivec))bits;
-        for (int l = 0; l < LANES; l++) to[d + l] = (uint8_t)whole[l];
+            FN(ivec) whole = (FN(ivec))bits;
+            for (int l = 0; l < LANES; l++) to[at + l] = (uint8_t)whole[l];
 #endif
-    }
-    *rest = sqrtf(FN(sum_parts)(left));
-    return scale;
+        }
+    return left.all;
 }
 
 static int FN(all_finite)(const float *row, int64_t padded) {
@@ -65,16 +76,17 @@ typedef struct {
     int finite;
 } FN(extents);
 
-/* near = row * times - mean (NULL: 0), and how large both are. near may be NULL. */
-static inline FN(extents) FN(extent)(const float *row, float times, const float *mean, int64_t padded, float *near) {
+static inline FN(vec) FN(size_of)(FN(vec) x) { return (FN(vec))((FN(ivec))x & 0x7fffffff); }
+
+/* How large a row is, and row * times - mean (NULL: 0). */
+static inline FN(extents) FN(extent)(const float *row, float times, const float *mean, int64_t padded) {
     FN(vec) squares[PARTS] = {{0}}, raw = {0}, largest = {0};
     for (int64_t d = 0; d < padded; d += 16)
         for (int i = 0; i < PARTS; i++) {
             FN(vec) x = FN(take)(row + d + i * LANES), y = mean ? FN(mad)(x, FN(all)(times), -FN(take)(mean + d + i * LANES)) : x;
-            if (near) memcpy(near + d + i * LANES, &y, sizeof y);
             squares[i] = FN(mad)(y, y, squares[i]);
-            raw = FN(top)(FN(top)(x, -x), raw);
-            largest = FN(top)(FN(top)(y, -y), largest);
+            raw = FN(top)(FN(size_of)(x), raw);
+            largest = FN(top)(FN(size_of)(y), largest);
         }
     FN(extents) found = {FN(top_of)(raw), FN(top_of)(largest), sqrtf(FN(sum_parts)(squares)), 1};
     if (!(found.length <= FLT_MAX)) found.finite = FN(all_finite)(row, padded); /* or it is only too large to be squared */
@@ -85,8 +97,8 @@ static inline FN(extents) FN(extent)(const float *row, float times, const float 
 static int FN(screen_row)(const screen_rows *rows, int64_t r, float factor, const float *mean) {
     const float *exact = rows->exact + r * rows->padded;
     int8_t *small = rows->small + r * rows->bytes;
-    FN(extents) size = FN(extent)(exact, 1, NULL, rows->padded, NULL);
-    float rest = 0, largest = size.largest;
+    FN(extents) size = FN(extent)(exact, 1, NULL, rows->padded);
+    const float largest = size.largest, scale = largest / 127;
     if (!size.finite || !(fabsf(factor) <= FLT_MAX)) return 0;
     memset(small, 0, (size_t)rows->bytes);
     rows->start[r] = 0;
@@ -94,7 +106,7 @@ static int FN(screen_row)(const screen_rows *rows, int64_t r, float factor, cons
     rows->centre[r] = rows->coarse[r] = rows->fine[r] = 0;
     if (largest == 0 || factor == 0) return 1; /* all its scores are 0, and so is x */
     if (!in_range(largest) || !in_range(factor)) return rows->coarse[r] = rows->fine[r] = INFINITY, 1;
-    float scale = FN(quantised)(exact, rows->padded, largest, 0, (uint8_t *)small, &rest);
+    const float rest = sqrtf(FN(sum)(FN(quantised)(exact, 1, NULL, rows->padded, scale, 0, (uint8_t *)small)));
     int32_t total = 0, squares = 0;
     for (int64_t d = 0; d < rows->bytes; d++) {
         if (factor < 0) small[d] = (int8_t)-small[d]; /* so that a larger x is a larger score */
@@ -144,35 +156,41 @@ static void FN(packed)(const uint8_t *from, int64_t bytes, uint8_t *to) {
 #endif
 }
 
-/* A tile of keys in 8 bits. key [count, padded] float32; factor of these keys or NULL; near [padded] and bytes_of [TILE, bytes]:
-   scratch. mean_length: the length of mean. */
+/* A tile of keys in 8 bits. key [count, padded] float32; factor of these keys or NULL; bytes_of [TILE, bytes]: scratch.
+   mean_length: the length of mean. All keys take one step before any takes the next, so that none waits for another's. */
 static void FN(screen_keys)(const float *key, const float *factor, int64_t count, int64_t padded, int64_t bytes, const float *mean,
-                            float mean_length, float *near, uint8_t *bytes_of, screen_tile *tile, uint8_t *packed) {
-    const float slack = rounding(padded);
+                            float mean_length, uint8_t *bytes_of, screen_tile *tile, uint8_t *packed) {
+    const float slack = rounding(padded), coarsest = slack * mean_length / 2; /* finer steps beside the mean would be in vain */
+    float rest[TILE];
+    FN(extents) size[TILE];
     tile->norm = tile->rest = 0;
     tile->bad = 0;
+    for (int64_t j = 0; j < count; j++) size[j] = FN(extent)(key + j * padded, factor ? factor[j] : 1, mean, padded);
     for (int64_t j = 0; j < TILE; j++) {
         uint8_t *to = bytes_of + j * bytes;
-        tile->scale[j] = 0;
-        if (j >= count) {
-            memset(to, 0, (size_t)bytes);
+        const float times = factor && j < count ? factor[j] : 1;
+        const int there = j < count && size[j].finite && fabsf(times) <= FLT_MAX;
+        tile->scale[j] = 1, rest[j] = 0;
+        if (j < count && !there) tile->bad |= (uint64_t)1 << j;
+        if (j < count) size[j].finite = there;
+        if (there && size[j].raw != 0 && times != 0 && !(in_range(size[j].raw) && in_range(times))) size[j].length = INFINITY;
+        else if (there && size[j].largest > 1e-15f && size[j].length <= FLT_MAX) {
+            tile->scale[j] = fmaxf(size[j].largest / 127, coarsest);
+            rest[j] = sqrtf(FN(sum)(FN(quantised)(key + j * padded, times, mean, padded, tile->scale[j], 128, to)));
+            memset(to + padded, 128, (size_t)(bytes - padded));
             continue;
+        } else if (there) { /* too little to be squared: it is all rest */
+            rest[j] = size[j].length = fmaxf(size[j].length, size[j].largest * sqrtf((float)padded));
+            tile->scale[j] = fmaxf(fmaxf(size[j].length, coarsest), 1e-15f);
         }
-        const float *row = key + j * padded, times = factor ? factor[j] : 1;
-        FN(extents) size = FN(extent)(row, times, mean, padded, near);
-        float norm = size.length, rest = 0;
-        memset(to + padded, 128, (size_t)(bytes - padded));
-        if (!size.finite || !(fabsf(times) <= FLT_MAX)) {
-            tile->bad |= (uint64_t)1 << j;
-            continue;
-        }
-        if (size.raw != 0 && times != 0 && !(in_range(size.raw) && in_range(times))) norm = INFINITY;
-        else if (size.largest > 1e-15f && norm <= FLT_MAX)
-            tile->scale[j] = FN(quantised)(near, padded, size.largest, 128, to, &rest);
-        else rest = norm = fmaxf(norm, size.largest * sqrtf((float)padded)); /* too little to be squared: it is all rest */
-        rest = (rest + slack * (norm + 2 * mean_length)) * (1 + slack);
+        memset(to, 128, (size_t)bytes);
+    }
+    for (int64_t j = 0; j < TILE; j++) {
+        tile->inverse[j] = 1 / tile->scale[j];
+        if (j >= count || !size[j].finite) continue;
+        const float norm = size[j].length, left = (rest[j] + slack * (norm + 2 * mean_length)) * (1 + slack) * tile->inverse[j];
         if (norm * (1 + slack) > tile->norm) tile->norm = norm * (1 + slack);
-        if (rest > tile->rest) tile->rest = rest;
+        if (left > tile->rest) tile->rest = left;
     }
     FN(packed)(bytes_of, bytes, packed);
 }

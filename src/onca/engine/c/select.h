@@ -15,7 +15,7 @@ static void put_away(block *b) {
 static int lay_lists(block *b) {
     int64_t total = 0, *room_of = b->expected;
     for (int64_t q = 0; q < b->queries; q++) {
-        room_of[q] = up(least(room_of[q], b->limit) / b->parts * 9 / 8 + 128, 16);
+        room_of[q] = up(least(room_of[q], b->limit) / b->parts * 9 / 8 + 96, 16);
         total += room_of[q];
     }
     b->slab = room(total * b->parts, sizeof *b->slab);
@@ -69,22 +69,13 @@ static int FN(read_queries)(void *given, int64_t from, int64_t to, int part) {
             FN(widen)(ONCA_FLOAT32, bag->query + of * bag->dim, bag->dim, b->rows.exact + r * b->rows.padded, b->rows.padded);
             if (b->factor) b->factor[r] = factor;
             if (b->open) {
-                finite = FN(extent)(b->rows.exact + r * b->rows.padded, 1, NULL, b->rows.padded, NULL).finite;
+                finite = FN(extent)(b->rows.exact + r * b->rows.padded, 1, NULL, b->rows.padded).finite;
                 finite &= fabsf(factor) <= FLT_MAX;
             } else
                 finite = FN(screen_row)(&b->rows, r, factor, b->mean);
             if (!finite && s->call->there[b->which[q]] > 0) return ONCA_NOT_FINITE;
         }
     return ONCA_OK;
-}
-
-/* How many of the values are candidates between the bounds, if all keys are as far from their 8 bits as the sampled ones. */
-static int64_t FN(candidates_of)(const selection *call, const block *b, int64_t q, float low, float high, const float *value,
-                                 int64_t count) {
-    float error = 0;
-    for (int64_t r = q * b->bag->views; r < (q + 1) * b->bag->views; r++)
-        error = fmaxf(error, b->rows.step[r] * (b->rows.coarse[r] * call->sample.norm + b->rows.fine[r] * call->sample.rest));
-    return most(0, FN(many_at_least)(value, count, low - error) - FN(many_at_least)(value, count, high + error));
 }
 
 /* The bracket of edge e of query q from the values of its sampled entries. */
@@ -99,9 +90,10 @@ static void FN(bracket)(const selection *call, const block *b, int64_t q, int64_
     double half = call->spread * sqrt(fmax(share * (1 - share) * (double)count, 0)) + 1;
     int64_t loose = (int64_t)(half / 16);
     const double skew = call->spread * call->spread / 6; /* few are expected: their number is spread more to above */
-    *low = FN(bound_at)(b, q, value, of, &call->sample, count, (int64_t)ceil(middle + half + skew), loose, key, spare);
-    if (!call->k) *high = FN(bound_at)(b, q, value, of, &call->sample, count, (int64_t)floor(middle - half), loose, key, spare);
-    b->expected[q] += (int64_t)((double)FN(candidates_of)(call, b, q, *low, *high, value, count) / (double)count * (double)there);
+    const int64_t first = call->k ? 0 : (int64_t)floor(middle - half), last = (int64_t)ceil(middle + half + skew);
+    *low = FN(bound_at)(b, q, value, of, &call->sample, count, last, loose, key, spare);
+    *high = FN(bound_at)(b, q, value, of, &call->sample, count, first, loose, key, spare);
+    b->expected[q] += (int64_t)((double)(least(last, count) - most(first, 0)) / (double)count * (double)there);
 }
 
 /* Brackets of queries from .. to - 1. */
@@ -171,6 +163,7 @@ static int FN(run_block)(selection *call, const int64_t *which, int64_t queries,
         status = parted(queries, SAMPLED, threads, FN(brackets), &s);
     if (!status && !open) FN(bounds)(&b);
     for (int64_t q = 0; q < queries && !status && open; q++) b.expected[q] = call->there[which[q]];
+    for (int64_t i = 0; i < b.edges * queries && !status && open; i++) b.high[i] = INFINITY, b.low[i] = -INFINITY;
     if (!status && !call->bound) status = lay_lists(&b);
     if (!status) status = parted(up(call->bag->keys, TILE) / TILE, AHEAD, threads, FN(stream), &b);
     if (!status && !call->bound) status = parted(queries, 1, threads, FN(finish_rows), &s);

@@ -2,9 +2,10 @@
    exactly while its key is in the cache. */
 #ifndef ONCA_STREAM
 #define ONCA_STREAM
-enum { AHEAD = 8 }; /* tiles whose words of bits are kept together: a cache line of each row */
+enum { AHEAD = 8 };      /* tiles whose words of bits are kept together: a cache line of each row */
+enum { WAITING = 2048 }; /* candidates that wait before they are scored together, while the tile's keys lie in the nearest cache */
 
-typedef struct { /* exact scores of a row's candidates, in order of their columns, which are the set bits of `wanted` */
+typedef struct { /* exact scores of a row that lie in a bracket, in order of their columns, which are the set bits of `wanted` */
     float *score;
     int64_t count, held;
     int own, full; /* own: score is to be freed. full: more came than may be kept: the row must be done again */
@@ -24,12 +25,12 @@ typedef struct { /* a block of queries */
     uint64_t *chosen;   /* [edges, queries of the bag, words] or NULL */
     const float *bound; /* [queries of the bag]: candidates above it are chosen at once, and not kept */
     int parts;
-    int64_t limit;      /* candidates that a part keeps of a row */
-    int64_t *expected;  /* [queries] candidates */
+    int64_t limit;      /* scores that a part keeps of a row */
+    int64_t *expected;  /* [queries] scores that are kept */
     float *slab;        /* where lists start */
     candidates *lists;  /* [parts, queries] */
-    uint64_t *wanted;   /* [queries, words] which are candidates */
-    int64_t *above;     /* [parts, edges, queries] how many are surely above */
+    uint64_t *wanted;   /* [queries, words] whose scores are kept */
+    int64_t *above;     /* [parts, edges, queries] how many are above an edge's bracket, and not kept */
 } block;
 
 /* Space for `count` more candidates and a vector beyond them. */
@@ -45,35 +46,37 @@ static int make_space(candidates *list, int64_t count) {
 #endif
 
 typedef struct { /* what one part of the walk works with */
-    float *key, *near, *high, *low, *score, *other;
-    uint8_t *bytes, *packed, *row, *column;
+    float *key, *high, *low, *slack, *score, *other;
+    uint8_t *bytes, *packed, *column, *many;
+    uint16_t *row, *query;
     int32_t *product;
     uint64_t *present, *word, *wanted; /* [AHEAD, queries], word [AHEAD, edges, queries] */
-    uint8_t query[GROUP], many[GROUP]; /* those of a group that have candidates, and how many */
-    int64_t some;
+    int64_t pairs, some; /* candidates that wait for their scores: row and column; the queries that have some, and how many */
     screen_tile tile;
     int64_t group; /* queries whose rows are multiplied at a time */
 } FN(desk);
 
 static void FN(clear)(FN(desk) *d) {
-    void *all[] = {d->key, d->near, d->high, d->low, d->score, d->other, d->bytes, d->packed,
-                   d->row, d->column, d->product, d->present, d->word, d->wanted};
+    void *all[] = {d->key, d->high, d->low, d->slack, d->score, d->other, d->bytes, d->packed,
+                   d->row, d->column, d->query, d->many, d->product, d->present, d->word, d->wanted};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
 static int FN(lay)(FN(desk) *d, const block *b) {
-    const int64_t views = b->bag->views, padded = b->rows.padded, most_pairs = GROUP * TILE + 128;
+    const int64_t views = b->bag->views, padded = b->rows.padded, most_pairs = WAITING + GROUP * TILE + 128;
     memset(d, 0, sizeof *d);
     d->group = most(1, GROUP / views);
     int64_t product = up(d->group * views, 32) * TILE * 4;
-    d->key = room(TILE * padded, 4), d->near = room(padded, 4);
+    d->key = room(TILE * padded, 4);
     d->high = room(b->edges * b->rows.rows, 4), d->low = room(b->edges * b->rows.rows, 4);
-    d->score = room(most_pairs, 4), d->other = room(most_pairs, 4);
+    d->slack = room(b->rows.rows, 4), d->score = room(most_pairs, 4), d->other = room(most_pairs, 4);
     d->bytes = room(TILE * b->rows.bytes, 1), d->packed = room(TILE * b->rows.bytes, 1);
-    d->row = room(most_pairs, 1), d->column = room(most_pairs, 1);
+    d->row = room(most_pairs, 2), d->column = room(most_pairs, 1);
+    d->query = room(b->queries + 1, 2), d->many = room(b->queries + 1, 1);
     d->product = room(product, 1);
     d->present = room(b->queries * AHEAD, 8), d->word = room(b->edges * b->queries * AHEAD, 8), d->wanted = room(b->queries * AHEAD, 8);
-    if (!(d->key && d->near && d->high && d->low && d->score && d->other && d->bytes && d->packed && d->row && d->column &&
+    if (!(d->key && d->high && d->low && d->slack && d->score && d->other && d->bytes && d->packed && d->row && d->column &&
+          d->query && d->many &&
           d->product && d->present && d->word && d->wanted))
         return FN(clear)(d), ONCA_NO_MEMORY;
     memset(d->product, 0, (size_t)product);
@@ -105,7 +108,7 @@ static void FN(write_words)(const block *b, const FN(desk) *d, int64_t first, in
         }
 }
 
-/* The tile's keys as float32, in 8 bits, and the bounds on x of every row. Whether all present keys are finite. */
+/* The tile's keys as float32, in 8 bits, and the thresholds of every row. Whether all present keys are finite. */
 static int FN(read_tile)(const block *b, FN(desk) *d, int64_t tile, int64_t slot, int part) {
     const onca_bag *bag = b->bag;
     const int64_t first = tile * TILE, count = least(TILE, bag->keys - first), rows = b->rows.rows;
@@ -114,11 +117,11 @@ static int FN(read_tile)(const block *b, FN(desk) *d, int64_t tile, int64_t slot
     if (b->open) {
         d->tile.bad = 0;
         for (int64_t j = 0; j < count; j++) {
-            FN(extents) size = FN(extent)(d->key + j * b->rows.padded, 1, NULL, b->rows.padded, NULL);
+            FN(extents) size = FN(extent)(d->key + j * b->rows.padded, 1, NULL, b->rows.padded);
             if (!size.finite || (factor && !(fabsf(factor[j]) <= FLT_MAX))) d->tile.bad |= (uint64_t)1 << j;
         }
     } else
-        FN(screen_keys)(d->key, factor, count, b->rows.padded, b->rows.bytes, b->mean, b->mean_length, d->near, d->bytes, &d->tile,
+        FN(screen_keys)(d->key, factor, count, b->rows.padded, b->rows.bytes, b->mean, b->mean_length, d->bytes, &d->tile,
                         d->packed);
     if (d->tile.bad)
         for (int64_t q = 0; q < b->queries; q++)
@@ -127,10 +130,11 @@ static int FN(read_tile)(const block *b, FN(desk) *d, int64_t tile, int64_t slot
     const float *over = b->over + part * b->edges * rows, *under = b->under + part * b->edges * rows;
     for (int64_t e = 0; e < b->edges; e++)
         for (int64_t r = 0; r < rows; r++) {
-            float error = b->rows.coarse[r] * d->tile.norm + b->rows.fine[r] * d->tile.rest;
+            float error = b->rows.coarse[r] * d->tile.norm;
             d->high[e * rows + r] = over[e * rows + r] + error;
             d->low[e * rows + r] = under[e * rows + r] - error;
         }
+    for (int64_t r = 0; r < rows; r++) d->slack[r] = b->rows.fine[r] * d->tile.rest;
     return ONCA_OK;
 }
 
@@ -143,7 +147,7 @@ static inline uint64_t FN(classes)(const block *b, const FN(desk) *d, int64_t q,
         for (int64_t v = 0; v < views; v++) {
             int64_t r = q * views + v, at = e * b->rows.rows + r;
             uint64_t over, under;
-            FN(compared)(product + v * TILE, b->rows.start[r], d->tile.scale, d->high[at], d->low[at], &over, &under);
+            FN(compared)(product + v * TILE, d->tile.inverse, d->high[at], d->low[at], d->slack[r], &over, &under);
             above |= over;
             below &= under;
         }
@@ -154,14 +158,14 @@ static inline uint64_t FN(classes)(const block *b, const FN(desk) *d, int64_t q,
     return wanted;
 }
 
-/* Exact scores of the pairs listed for queries from q on: of several views the largest. Whether none is nan. */
-static int FN(score_pairs)(const block *b, FN(desk) *d, int64_t q, int64_t first, int64_t count) {
-    const int64_t views = b->bag->views, step = views * b->rows.padded;
+/* Exact scores of the pairs listed: of several views the largest. Whether none is nan. */
+static int FN(score_pairs)(const block *b, FN(desk) *d, int64_t first) {
+    const int64_t views = b->bag->views, step = views * b->rows.padded, count = d->pairs;
     const float *factor = b->bag->key_factor ? b->bag->key_factor + first : NULL;
     for (int64_t v = 0; v < views; v++) {
         float *to = v ? d->other : d->score;
-        FN(pair_scores)(b->rows.exact + q * step + v * b->rows.padded, step, d->key, b->rows.padded,
-                        b->factor ? b->factor + q * views + v : NULL, views, factor, d->row, d->column, count, to);
+        FN(pair_scores)(b->rows.exact + v * b->rows.padded, step, d->key, b->rows.padded, b->factor ? b->factor + v : NULL, views,
+                        factor, d->row, d->column, count, to);
         if (v)
             for (int64_t i = 0; i < count; i++) d->score[i] = to[i] > d->score[i] || to[i] != to[i] ? to[i] : d->score[i];
     }
@@ -170,24 +174,69 @@ static int FN(score_pairs)(const block *b, FN(desk) *d, int64_t q, int64_t first
     return !unordered;
 }
 
-/* Adds candidates to a list. score has 16 places more than count. */
-static int FN(keep)(candidates *list, const float *score, int64_t count, int64_t limit) {
+/* Which of a query's scores lie in an edge's bracket: bit i for score[i]. over [edges]: those of the others that lie above it. */
+static inline uint64_t FN(bracketed)(const block *b, int64_t q, const float *score, int64_t count, int64_t edges, uint64_t *over) {
+    uint64_t kept = 0;
+    for (int64_t e = 0; e < edges; e++) {
+        const float high = b->high[e * b->queries + q], low = b->low[e * b->queries + q];
+        uint64_t more = 0, from = 0;
+#if WIDTH == 512
+        for (int64_t i = 0; i < count; i += 16) {
+            __m512 x = _mm512_loadu_ps(score + i);
+            more |= (uint64_t)_mm512_cmp_ps_mask(x, _mm512_set1_ps(high), _CMP_GT_OQ) << i;
+            from |= (uint64_t)_mm512_cmp_ps_mask(x, _mm512_set1_ps(low), _CMP_GE_OQ) << i;
+        }
+        more = _bzhi_u64(more, (unsigned)count), from = _bzhi_u64(from, (unsigned)count);
+#else
+        for (int64_t i = 0; i < count; i++) {
+            more |= (uint64_t)(score[i] > high) << i;
+            from |= (uint64_t)(score[i] >= low) << i;
+        }
+#endif
+        over[e] = more;
+        kept |= from & ~more;
+    }
+    for (int64_t e = 0; e < edges; e++) over[e] &= ~kept;
+    return kept;
+}
+
+/* Adds to a list those of `count` scores whose bits are set in `kept`. score has 16 places more than count. */
+static inline int FN(keep)(candidates *list, const float *score, int64_t count, uint64_t kept, int64_t limit) {
+    const int64_t many = __builtin_popcountll(kept);
     if (list->full) return ONCA_OK;
-    if (list->count + count > limit) return list->full = 1, ONCA_OK;
-    if (list->count + count + 16 > list->held && make_space(list, count)) return ONCA_NO_MEMORY;
-    for (int64_t i = 0; i < count; i += 16) memcpy(list->score + list->count + i, score + i, 64);
-    list->count += count;
+    if (list->count + many > limit) return list->full = 1, ONCA_OK;
+    if (list->count + many + 16 > list->held && make_space(list, many)) return ONCA_NO_MEMORY;
+    float *to = list->score + list->count;
+#if WIDTH == 512
+    for (int64_t i = 0; i < count; i += 16) {
+        const __mmask16 in = (__mmask16)(kept >> i);
+        _mm512_storeu_ps(to, _mm512_maskz_compress_ps(in, _mm512_loadu_ps(score + i)));
+        to += __builtin_popcount(in);
+    }
+#else
+    (void)count;
+    for (; kept; kept &= kept - 1) *to++ = score[__builtin_ctzll(kept)];
+#endif
+    list->count += many;
     return ONCA_OK;
 }
 
-/* Sends the scored candidates of one query where they belong. */
-static int FN(settle)(const block *b, FN(desk) *d, int64_t q, int64_t from, int64_t count, uint64_t *word, int part) {
+/* Sends the scored candidates of one query where they belong: wanted are their bits, and then of those the ones that are kept;
+   word, above [edges, queries]: those of this query. */
+static inline int FN(settle)(const block *b, FN(desk) *d, int64_t q, int64_t from, int64_t count, int64_t edges, uint64_t *wanted,
+                             uint64_t *word, int64_t *above, int part) {
     if (b->bound) {
         for (int64_t i = from; i < from + count; i++) *word |= (uint64_t)(d->score[i] > b->bound[b->which[q]]) << d->column[i];
         return ONCA_OK;
     }
+    uint64_t over[edges], bits = *wanted, kept = FN(bracketed)(b, q, d->score + from, count, edges, over);
     candidates *list = b->lists + part * b->queries + q;
-    int status = FN(keep)(list, d->score + from, count, b->limit);
+    int status = FN(keep)(list, d->score + from, count, kept, b->limit);
+    *wanted = FN(deposited)(kept, bits);
+    for (int64_t e = 0; e < edges; e++) {
+        word[e * b->queries] |= FN(deposited)(over[e], bits);
+        above[e * b->queries] += __builtin_popcountll(over[e]);
+    }
     if (list->full && !b->open) /* its bracket is closed from here on: nothing more is scored for it */
         for (int64_t e = 0; e < b->edges; e++)
             for (int64_t r = q * b->bag->views; r < (q + 1) * b->bag->views; r++)
@@ -195,34 +244,32 @@ static int FN(settle)(const block *b, FN(desk) *d, int64_t q, int64_t from, int6
     return status;
 }
 
-/* The candidates of a group of queries in a tile, listed in d->row and d->column: their number. */
-static inline int64_t FN(list_pairs)(const block *b, FN(desk) *d, int64_t slot, int64_t q, int64_t count, int64_t edges,
-                                     int64_t views, int64_t *above) {
+/* Lists the candidates of a group of queries in a tile. */
+static inline void FN(list_pairs)(const block *b, FN(desk) *d, int64_t slot, int64_t first, int64_t count, int64_t edges,
+                                  int64_t views, int64_t *above) {
     const int64_t queries = b->queries;
     const int open = b->open;
-    const uint64_t *present = d->present + slot * queries + q;
-    uint64_t *wanted = d->wanted + slot * queries + q, *word = d->word + slot * edges * queries + q, sure[edges];
-    uint8_t *row = d->row, *column = d->column;
-    int64_t pairs = 0, some = 0;
-    for (int64_t i = 0; i < count; i++) {
+    const uint64_t *present = d->present + slot * queries;
+    uint64_t *wanted = d->wanted + slot * queries, *word = d->word + slot * edges * queries, sure[edges];
+    int64_t pairs = d->pairs, some = d->some;
+    for (int64_t q = first; q < first + count; q++) {
         memset(sure, 0, sizeof sure);
-        uint64_t bits = present[i];
-        if (!open) bits = FN(classes)(b, d, q + i, d->product + i * views * TILE, bits, edges, views, sure);
+        uint64_t bits = present[q];
+        if (!open) bits = FN(classes)(b, d, q, d->product + (q - first) * views * TILE, bits, edges, views, sure);
         for (int64_t e = 0; e < edges; e++) {
-            word[e * queries + i] = sure[e];
-            above[e * queries + q + i] += __builtin_popcountll(sure[e]);
+            word[e * queries + q] = sure[e];
+            above[e * queries + q] += __builtin_popcountll(sure[e]);
         }
         const uint8_t many = (uint8_t)__builtin_popcountll(bits);
-        wanted[i] = bits;
+        wanted[q] = bits;
         d->many[some] = many; /* without a branch, which nobody could foretell */
-        d->query[some] = (uint8_t)i;
+        d->query[some] = (uint16_t)q;
         some += many > 0;
-        FN(places)(bits, column + pairs);
-        memset(row + pairs, (int)i, TILE);
+        FN(places)(bits, d->column + pairs);
+        for (int l = 0; l < TILE; l++) d->row[pairs + l] = (uint16_t)q;
         pairs += many;
     }
-    d->some = some;
-    return pairs;
+    d->pairs = pairs, d->some = some;
 }
 
 /* Asks for some keys of the tile after this one, so that they come while this one is multiplied. */
@@ -233,19 +280,31 @@ static void FN(ask_for_keys)(const onca_bag *bag, int64_t first, int64_t count) 
             __builtin_prefetch((const char *)bag->key + j * bag->key_stride * size + at, 0, 2);
 }
 
-/* A group of queries against a tile. */
-static int FN(tile_group)(const block *b, FN(desk) *d, int64_t tile, int64_t slot, int64_t q, int64_t count, int part) {
-    const int64_t views = b->bag->views, edges = b->edges;
+/* Scores the candidates that wait, and sends them where they belong. */
+static inline int FN(settle_pairs)(const block *b, FN(desk) *d, int64_t tile, int64_t slot, int64_t edges, int part) {
+    uint64_t *word = d->word + slot * edges * b->queries, *wanted = d->wanted + slot * b->queries;
     int64_t *above = b->above + part * edges * b->queries;
-    uint64_t *word = d->word + slot * edges * b->queries + q;
-    if (!b->open) FN(products)(&b->rows, q * views, count * views, d->packed, d->product);
-    int64_t pairs = edges == 1 && views == 1 ? FN(list_pairs)(b, d, slot, q, count, 1, 1, above)
-                                             : FN(list_pairs)(b, d, slot, q, count, edges, views, above);
-    if (pairs == 0) return ONCA_OK;
-    if (!FN(score_pairs)(b, d, q, tile * TILE, pairs)) return ONCA_NOT_FINITE;
-    for (int64_t i = 0, from = 0; i < d->some; from += d->many[i++])
-        if (FN(settle)(b, d, q + d->query[i], from, d->many[i], word + d->query[i], part)) return ONCA_NO_MEMORY;
+    if (!FN(score_pairs)(b, d, tile * TILE)) return ONCA_NOT_FINITE;
+    for (int64_t i = 0, from = 0; i < d->some; from += d->many[i++]) {
+        const int64_t q = d->query[i];
+        if (FN(settle)(b, d, q, from, d->many[i], edges, wanted + q, word + q, above + q, part)) return ONCA_NO_MEMORY;
+    }
+    d->pairs = d->some = 0;
     return ONCA_OK;
+}
+
+/* All queries against a tile. edges and views are those of the block: constants where there is one of each. */
+static inline int FN(sort_tile)(const block *b, FN(desk) *d, int64_t tile, int64_t slot, int64_t edges, int64_t views, int part) {
+    const int64_t groups = (b->queries + d->group - 1) / d->group, share = (TILE + groups - 1) / groups;
+    int status = ONCA_OK;
+    for (int64_t q = 0, at = 0; q < b->queries && !status; q += d->group, at += share) {
+        const int64_t count = least(d->group, b->queries - q);
+        if (at < TILE) FN(ask_for_keys)(b->bag, (tile + 1) * TILE + at, share);
+        if (!b->open) FN(products)(&b->rows, q * views, count * views, d->packed, d->product);
+        FN(list_pairs)(b, d, slot, q, count, edges, views, b->above + part * edges * b->queries);
+        if (d->pairs > WAITING || (d->pairs && q + count == b->queries)) status = FN(settle_pairs)(b, d, tile, slot, edges, part);
+    }
+    return status;
 }
 
 /* One part of the walk: tiles from .. to - 1. */
@@ -254,17 +313,15 @@ static int FN(stream)(void *given, int64_t from, int64_t to, int part) {
     FN(desk) d;
     int status = FN(lay)(&d, b);
     if (status) return status;
-    const int64_t groups = (b->queries + d.group - 1) / d.group, share = (TILE + groups - 1) / groups;
     FN(tiles_ready)();
     for (int64_t first = from; first < to && !status; first += AHEAD) {
         int64_t count = least(AHEAD, to - first);
         FN(fetch_present)(b, &d, first, count);
         for (int64_t t = 0; t < count && !status; t++) {
             status = FN(read_tile)(b, &d, first + t, t, part);
-            for (int64_t q = 0, at = 0; q < b->queries && !status; q += d.group, at += share) {
-                if (at < TILE) FN(ask_for_keys)(b->bag, (first + t + 1) * TILE + at, share);
-                status = FN(tile_group)(b, &d, first + t, t, q, least(d.group, b->queries - q), part);
-            }
+            if (status) break;
+            status = b->edges == 1 && b->bag->views == 1 ? FN(sort_tile)(b, &d, first + t, t, 1, 1, part)
+                                                         : FN(sort_tile)(b, &d, first + t, t, b->edges, b->bag->views, part);
         }
         FN(write_words)(b, &d, first, count);
     }
