@@ -16,8 +16,8 @@ from onca.pool import unit
 
 ROWS = 2048  # of a space that are looked at
 STEPS = 8  # the last looks
-POINT = 0.01  # variance of unit rows around their mean; 1 where they are spread evenly
-LINE = 1.5  # effective rank
+POINT = 0.002  # variance of unit rows around their mean; 1 where they are spread evenly
+LINE = 1.2  # effective rank
 THIN = 0.05  # effective rank, as a share of the dimensions
 
 

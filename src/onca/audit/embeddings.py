@@ -48,11 +48,10 @@ def audit_embeddings(
         space = read_space(path, labels=labels)
     except ValueError as problem:
         space = read_space(path, labels=labels, bad="drop")  # raises again where it is not for such rows
+        said = str(problem).partition(": mend")[0]
         why = "a row without a direction has the same cosine with all, or none; they were left out here"
         remedy = 'onca.analyse.read_space(path, bad="drop"), or mend what wrote them'
-        from onca.analyse import read_space  # here, because it needs the packages of data and training
-
-    broken = Finding("broken rows", "alarm", str(problem).partition(": mend")[0], why=why, remedy=remedy, unit="rows")
+        broken = Finding("broken rows", "alarm", said, why=why, remedy=remedy, unit="rows")
     return [broken, *space_findings(space, queries, watch)]
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 Z = 1.959963984540054  # of a normal distribution, 97.5 % below
-DRAWS = 1000  # of a bootstrap
 
 
 class Estimate(NamedTuple):
@@ -31,18 +30,28 @@ def wilson(hits: int, count: int) -> Estimate:
 
 
 def ratio(above: Tensor, below: Tensor) -> Estimate:
-    """sum(above) / sum(below) over queries [n], resampling whole queries; nan where nothing stands below."""
+    """sum(above) / sum(below) over queries [n], nan where nothing stands below.
+
+    The interval is linearised: queries are independent, the entries of one query are not, and count as one.
+    """
     above, below = above.double().cpu(), below.double().cpu()
-    total = float(below.sum())
+    total, count = float(below.sum()), len(below)
     if not total:
         return Estimate(math.nan, math.nan, math.nan)
-    draw = torch.Generator().manual_seed(len(below))
-    rows = torch.randint(len(below), (DRAWS, len(below)), generator=draw)
-    found = above[rows].sum(1) / below[rows].sum(1)
-    low, high = torch.nanquantile(found, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Estimate(float(above.sum()) / total, low, high)
+    share = float(above.sum()) / total
+    if count < 2:
+        return Estimate(share, math.nan, math.nan)
+    square = float((above - share * below).square().sum()) * count / (count - 1)
+    half = _t(count - 1) * math.sqrt(square) / total
+    return Estimate(share, share - half if bool((above < 0).any()) else max(0.0, share - half), share + half)
 
 
 def mean(values: Tensor) -> Estimate:
-    """The mean of numbers [n], one a query or a step, resampling them; nan of none."""
+    """The mean of numbers [n], one a query or a step; nan of none."""
     return ratio(values, torch.ones_like(values, dtype=torch.float64))
+
+
+def _t(freedom: int) -> float:
+    """The 97.5 % point of Student's distribution, to the second order in 1 / freedom; 0.02 off at 3 degrees."""
+    first, second = (Z**3 + Z) / 4, (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96
+    return Z + first / freedom + second / freedom**2

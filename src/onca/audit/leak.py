@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from onca.train.loop import Training
 
 BATCHES = 8  # G: chance is one in so many
-ROUNDS = 6  # sets of probes
+PROBES = 128  # at least, in sets that fit into a batch
 EVERY = 4  # one place of a batch in so many holds a probe
-TELLS = 1.5  # times chance: from there on batches can be told apart
+TELLS = 1.1  # times chance: from there on batches can be told apart
 GAIN = 0.1  # nats that a positive gains from sharing the batch, from which on it is an alarm
 
 
@@ -33,7 +33,8 @@ def leak(training: Training) -> Finding:
     taken off, so that only what both have of one batch is left. Encoders are used as in training; their running
     statistics move, in this copy of them.
     """
-    found = [_round(training, number) for number in range(ROUNDS)]
+    rounds = -(-PROBES * EVERY // _size(training))
+    found = [_round(training, number) for number in range(rounds)]
     if any(pair is None for pair in found):
         said = "negatives come from the batches that positives come from, or positives from other ones: nothing to tell"
         return Finding("batch-norm leak", "fine", said)
@@ -61,7 +62,7 @@ def _round(training: Training, number: int) -> tuple[Tensor, Tensor] | None:
 
     draw = torch.Generator().manual_seed(number)
     order, size = torch.randperm(len(training.images), generator=draw), _size(training)
-    place = torch.arange(number % EVERY, size, EVERY)
+    place = torch.randperm(size, generator=draw)[: -(-size // EVERY)]
     probes, others = order[: len(place)], order[len(place) :]
     queries, keys = [], []
     for _ in range(BATCHES):

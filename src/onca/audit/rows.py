@@ -31,8 +31,9 @@ class Rows:
 
     @property
     def warm(self) -> Tensor:
-        """Rows that hold a key of an image [N]."""
-        return (self.age >= 0) & (self.index >= 0)
+        """Rows that hold a key [N]: of an image that is known, where any is."""
+        filled, known = self.age >= 0, self.index >= 0
+        return filled & known if bool(known.any()) else filled
 
 
 def rows_of(pool: Pool) -> Rows | None:
@@ -44,7 +45,8 @@ def rows_of(pool: Pool) -> Rows | None:
         torch.cat([_known(getattr(link, name), len(link.vectors), link.vectors) for link in links])
         for name in ("index", "age")
     )
-    named = pool.index is not None and all(link.index is not None and link.age is not None for link in links)
+    told = pool.index is not None and all(link.index is not None and link.age is not None for link in links)
+    named = told and (bool((index >= 0).any()) or not bool((age >= 0).any()))
     return Rows(index, age, None if named else torch.cat([prints(link.vectors) for link in links]))
 
 
@@ -65,7 +67,7 @@ class Memory:
     came: int = 0
     leaps: int = 0  # steps in which some were lost
     found: int = 0
-    last: tuple[int, Tensor] | None = None  # step, and who came in after it
+    last: tuple[int, Tensor, Tensor] | None = None  # step, and who came in after it: images, prints
     moved: bool = False
     before: Tensor | None = None
 
@@ -100,23 +102,21 @@ class Memory:
         """Whether what came in after the last step is here now, and what comes in after this one."""
         here = rows.index[rows.age == 0] if rows.prints is None else rows.prints
         if self.last is not None and self.last[0] == step - 1:
-            count = len(self.last[1])
-            room = count if self.rows >= 2 * count else max(0, self.rows - count)
-            found = int(torch.isin(self.last[1], here).sum())
+            came = self.last[1] if rows.prints is None else self.last[2]
+            room = len(came) if self.rows >= 2 * len(came) else max(0, self.rows - len(came))
+            found = int(torch.isin(came, here).sum())
             lost = max(0, room - found)
             self.came, self.found = self.came + room, self.found + found
             self.lost, self.leaps = self.lost + lost, self.leaps + bool(lost)
         if rows.prints is not None:
             self.moved |= self.before is not None and not torch.equal(self.before, rows.prints)
             self.before = rows.prints
-        self.last = (step, self._arriving(rows, pool))
+        self.last = (step, *_arriving(pool))
 
-    def _arriving(self, rows: Rows, pool: Pool) -> Tensor:
-        if rows.prints is None:
-            assert pool.index is not None
-            images: Tensor = torch.unique(pool.index[pool.index >= 0])
-            return images
-        link = pool.positives.links[0]
-        if not (link.per_query and link.length):
-            return rows.prints.new_empty(0)
-        return prints(link.vectors[:, 0])
+
+def _arriving(pool: Pool) -> tuple[Tensor, Tensor]:
+    """Which images come in after a step, and the prints of its keys, where they are known."""
+    none = torch.zeros(0, dtype=torch.int64, device=pool.negatives.query.device)
+    images = none if pool.index is None else torch.unique(pool.index[pool.index >= 0])
+    link = pool.positives.links[0]
+    return images, prints(link.vectors[:, 0]) if link.per_query and link.length else none

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from onca.audit.check import Check, between, graded, report
+from onca.audit.check import Check, Column, between, graded, percent, report
 from onca.audit.entries import prints
 from onca.audit.finding import Finding
-from onca.audit.interval import wilson
+from onca.audit.interval import mean, wilson
 from onca.audit.sight import Sight
 from onca.pool import unit
 
 OLDER = 0.01  # share of queries that may meet an older key of their image before it is an alarm
 MOST = 512  # queries of a batch that are compared with each other's positives
-CHANCE = 1e-6  # how unlikely an offset must be
+SURE = 6  # standard errors by which the key at an offset must be nearer
 
 
 class SelfHits(Check):
@@ -62,11 +61,12 @@ class SelfHits(Check):
 
 
 class WrongPositives(Check):
-    """Whether the positive is the query's own: by index where both are known, else by who is nearest in the batch."""
+    """Whether the positive is the query's own: by index where both are known, else by who is nearer in the batch."""
 
     def __init__(self) -> None:
-        self.known = self.wrong = self.queries = self.size = 0
-        self.offsets: Counter[int] = Counter()
+        self.known = self.wrong = self.size = 0
+        self.own = Column()  # by query: share of the batch's other keys that are less similar than its own
+        self.shifted: Tensor | None = None  # by offset: the sum of that share for the key so many places further on
 
     def see(self, look: Sight) -> None:
         at = look.positives
@@ -81,48 +81,48 @@ class WrongPositives(Check):
             self._compare(look.pool.negatives.query.detach()[:MOST], link.vectors.detach()[:MOST, 0])
 
     def _compare(self, query: Tensor, key: Tensor) -> None:
-        """Counts how many places further on the nearest of all positives of the batch stands [B,D], [B,D]."""
+        """Ranks all positives of the batch [B,D] by how near they are to each query [B,D], and lines them up."""
         size = len(query)
         self.size = self.size or size
         if size != self.size or size < 8:
             return  # the last, shorter batch of an epoch
         score = unit(query.float()) @ unit(key.float()).T
-        score[prints(query)[:, None] == prints(key)] = -torch.inf  # where queries are keys, a query is not its own key
+        other = (prints(query)[:, None] != prints(key)).float()  # where queries are keys, a query is not its own key
+        near_all = (score * other).sum(0) / other.sum(0).clamp_min(1)  # keys that are near to everyone tell nothing
+        score = torch.where(other > 0, score - near_all, -torch.inf)
+        share = score.argsort(1).argsort(1).double() / (size - 1)
         place = torch.arange(size, device=query.device)
-        self.offsets.update(((score.argmax(1) - place) % size).tolist())
-        self.queries += size
+        lined = share.gather(1, (place[:, None] + place) % size).cpu()  # [B, offset]
+        self.own.add(lined[:, 0])
+        self.shifted = lined.sum(0) if self.shifted is None else self.shifted + lined.sum(0)
 
     def findings(self) -> Iterator[Finding]:
-        if not (self.known or self.queries):
-            yield Finding("wrong positives", "unknown", "there are no positives that could be told apart")
-            return
         why = "the loss pulls each query to another image: nothing is learned, and nothing fails"
         remedy = "the positive of query i is key i: on several processes, labels start at rank * batch"
         if self.wrong:
             found = wilson(self.wrong, self.known)
             said = f"{between(found)} of the queries have a positive that is of another image, by index"
             yield report("wrong positives", "alarm", said, found, self.known, why=why, remedy=remedy)
-            return
-        if not self.queries:
+        elif self.shifted is not None:
+            yield self._by_rank(self.shifted / len(self.own), why, remedy)
+        elif self.known:
             said = f"all {self.known} positives are of their query's image, by index"
             yield report("wrong positives", "fine", said, wilson(0, self.known), self.known)
-            return
-        own = wilson(self.offsets[0], self.queries)
-        offset, count = max(((o, c) for o, c in self.offsets.items() if o), key=lambda pair: pair[1], default=(0, 0))
-        if count > 2 * self.offsets[0] and _tail(count, self.queries / self.size) * self.size < CHANCE:
-            found = wilson(count, self.queries)
+        else:
+            yield Finding("wrong positives", "unknown", "there are no positives that could be told apart")
+
+    def _by_rank(self, nearer: Tensor, why: str, remedy: str) -> Finding:
+        """nearer: by offset, the mean share of keys that are less similar; of a wrong key it is a half."""
+        own, count = mean(self.own.rows), len(self.own)
+        best = int(nearer[1:].argmax()) + 1
+        error = math.sqrt(1 / 12 / count)  # of the mean of a number that is anywhere in 0..1
+        if nearer[best] > 0.5 + SURE * error and nearer[best] > own.number + SURE * error:
             said = (
-                f"the key {offset} places after a query's own is its nearest for {between(found)} of the queries, and "
-                f"its own for {between(own)}: positives are taken from the wrong place"
+                f"the key {best} places after a query's own is more similar to it than {percent(float(nearer[best]))} "
+                f"of the batch's keys, its own than {between(own)}: positives are taken from the wrong place"
             )
-            yield report("wrong positives", "alarm", said, found, self.queries, why=why, remedy=remedy)
-            return
-        said = f"its own positive is the nearest of the batch's {self.size} for {between(own)} of the queries"
-        chance = own.high < 1.5 / self.size
-        said += ", no more than by chance" if chance else ""
-        yield report("wrong positives", graded(False, chance), said, own, self.queries, why=why, remedy=remedy)
-
-
-def _tail(count: int, rate: float) -> float:
-    """Chance that a Poisson number of this rate is `count` or more (an upper bound, by Chernoff)."""
-    return 1.0 if count <= rate else math.exp(count - rate - count * math.log(count / rate))
+            return report("wrong positives", "alarm", said, own, count, why=why, remedy=remedy)
+        said = f"a query's positive is more similar to it than {between(own)} of the batch's other keys"
+        chance = own.low < 0.5
+        said += ", as chance would have it" if chance else ""
+        return report("wrong positives", graded(False, chance), said, own, count, why=why, remedy=remedy)
