@@ -180,7 +180,7 @@ def test_the_command_on_a_run_leaves_its_record(run: Path, capsys: pytest.Captur
     assert cli.main(words) == 0
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80 or str(run) in shown.splitlines()[-1]
-    for text in ("same class", "raw pixels:", "consistency", "over training", "rank correlation", "analysis.json"):
+    for text in ("same class", "raw pixels:", "consistency", "differences by cut", "over training", "rank correlation", "analysis.json"):
         assert text in shown
     record = read_record(run / "analysis")
     assert record.analysis.floor is not None and record.analysis.bins == 10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as text
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,12 +12,9 @@ import tyro
 from onca.data import ImageSet
 
 if TYPE_CHECKING:  # scipy is loaded when the command runs, so that other commands start without it
-    from onca.analyse import Agreement, Analysis, Record, Space
+    from onca.analyse import Agreement, Analysis, Space
 
 PIXELS = "pixels"
-WIDTH = 80
-WIDTHS = (6, 12, 11, 13, 10, 9, 8, 8)  # of the table over training
-KEPT = "\u00a0"  # a space at which no line ends
 ASKED = 1000  # queries on which spaces are compared with each other
 
 
@@ -34,6 +30,7 @@ def analyse(
     queries: int | None = None,
     negatives: int | None = None,
     preset: Literal["all", "paper"] = "all",
+    depth: Literal["max", "min"] = "max",
     bins: int = 20,
     cuts: tuple[float, ...] = (0.1, 1.0, 5.0, 10.0, 50.0),
     epochs: Literal["last", "all"] = "last",
@@ -69,6 +66,8 @@ def analyse(
         queries: so many, class by class in turn (None: all).
         negatives: so many of what follows them (None: all).
         preset: all pairs, or paper: 2,000 x 2,000 at random.
+        depth: of common ancestors in what is printed, by longest (max) or
+            shortest paths to the root.
         bins: of difficulty.
         cuts: percent, where the hardest and the easiest are cut off.
         epochs: run: last, or all: every snapshot too.
@@ -78,7 +77,7 @@ def analyse(
         out: folder to write to (None: RUN/analysis; else nothing is written).
         json: print all numbers instead of sentences.
     """
-    from onca.analyse import Record, write_record
+    from onca.analyse import Record, summary, write_record
 
     run = {"on": on, "part": part, "encoder": encoder, "layer": layer, "images": images, "hierarchy": hierarchy}
     chosen = {"queries": queries, "negatives": negatives, "preset": preset, "bins": bins, "cuts": cuts, "seed": seed}
@@ -95,78 +94,10 @@ def analyse(
     folder = out or (place / "analysis" if place.is_dir() else None)
     path = write_record(record, folder) if folder else None
     found = record.json()
-    print(text.dumps(found, allow_nan=False) if json else summary(record))
+    print(text.dumps(found, allow_nan=False) if json else summary(record, depth))
     if path and not json:
         print(path)
     return found
-
-
-def summary(record: Record) -> str:
-    """What is found, in sentences of 80 columns."""
-    from onca.analyse import findings
-
-    analysis = record.analysis
-    epoch = "" if analysis.epoch is None else f", epoch {analysis.epoch:g}"
-    lines = [
-        f"{analysis.feature}{epoch}, on {analysis.data}",
-        f"queries: {analysis.queries}; negatives: {analysis.negatives}",
-        f"hierarchy: {analysis.hierarchy or 'none'}{_covered(analysis.covered)}",
-    ]
-    for found in findings(analysis):
-        said = ", ".join(word for word in (found.verdict, found.beyond) if word)
-        lines += ["", *_wrapped(f"{found.name}{said and f' [{said}]'}: {found.text}")]
-        if found.floor:
-            lines += _wrapped(f"raw pixels: {found.floor}", "    ")
-    if record.epochs:
-        lines += ["", *_table(record.epochs)]
-    if record.agreements:
-        lines += ["", "difficulty of the same pairs in two spaces, rank correlation:"]
-        lines += [line for agreement in record.agreements for line in _wrapped(_agreement(agreement), "    ")]
-    return "\n".join([*(short for line in lines[:3] for short in _wrapped(line)), *lines[3:]])
-
-
-def _wrapped(line: str, before: str = "") -> list[str]:
-    joined = line.replace(" %", KEPT + "%")
-    wrapped = textwrap.wrap(
-        joined, WIDTH, initial_indent=before, subsequent_indent=before + "  ", break_on_hyphens=False
-    )
-    return [short.replace(KEPT, " ") for short in wrapped]
-
-
-def _table(epochs: Sequence[Analysis]) -> list[str]:
-    """Over training, a line an epoch: the hardest 5 % against the rest, and the space."""
-    heads = ("epoch", "same class", "LCA depth", "easiest LCA", "std hard", "uniform", "align", "rank")
-    lines = ["over training: differences of the hardest (easiest) 5 %, and the space"]
-    lines.append("".join(f"{head:>{width}}" for head, width in zip(heads, WIDTHS, strict=True)))
-    for one in epochs:
-        contrasts = (one.contrast("same_class"), one.contrast("lca_max"), one.contrast("lca_max_other", "easiest"))
-        same, depth, easiest = (None if contrast is None else contrast.difference.value for contrast in contrasts)
-        values = (
-            f"{one.epoch:g}",
-            "-" if same is None else f"{100 * same:+.2f} %",
-            "-" if depth is None else f"{depth:+.3f}",
-            "-" if easiest is None else f"{easiest:+.3f}",
-            f"{100 * one.hard_frequency.std:.2f} %",
-            f"{one.uniformity:.2f}",
-            "-" if one.alignment is None or one.alignment.value is None else f"{one.alignment.value:.3f}",
-            f"{one.effective_rank:.1f}",
-        )
-        lines.append("".join(f"{value:>{width}}" for value, width in zip(values, WIDTHS, strict=True)))
-    return lines
-
-
-def _covered(share: float | None) -> str:
-    return "" if share is None or share == 1 else f", which holds {100 * share:.0f} % of the classes"
-
-
-def _agreement(found: Agreement) -> str:
-    names = [("", found.first_epoch), ("", found.second_epoch)]
-    if found.first != found.second:
-        names = [(f"{found.first}, ", found.first_epoch), (f"{found.second}, ", found.second_epoch)]
-    first, second = (name.removesuffix(", ") if epoch is None else f"{name}epoch {epoch:g}" for name, epoch in names)
-    rank = found.rank
-    said = "undefined" if rank.value is None else f"{rank.value:.3f} ({rank.low:.3f} to {rank.high:.3f})"
-    return f"{said}  {first} and {second}"
 
 
 def _analysed(spaces: Sequence[Space], chosen: dict[str, Any], floor: bool) -> tuple[Analysis, tuple[Analysis, ...]]:

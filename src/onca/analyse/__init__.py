@@ -14,6 +14,7 @@ from onca.analyse.pixels import pixels
 from onca.analyse.record import Record, brief, read_record, write_record
 from onca.analyse.space import Space, space
 from onca.analyse.statistics import Interval
+from onca.analyse.summary import summary
 
 __all__ = [
     "Agreement",
@@ -37,5 +38,6 @@ __all__ = [
     "read_record",
     "read_space",
     "space",
+    "summary",
     "write_record",
 ]

@@ -60,7 +60,7 @@ class Difficulty:
     @cached_property
     def total(self) -> dict[str, Floats]:
         """Sums over all queries [1,S]."""
-        return {name: field.sum(0, keepdims=True) for name, field in self.segments.fields.items()}
+        return {name: field.sum(0, keepdims=True, dtype=np.float64) for name, field in self.segments.fields.items()}
 
     def measures(self) -> tuple[str, ...]:
         """Those for which there are labels or a hierarchy."""

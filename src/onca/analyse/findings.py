@@ -11,6 +11,7 @@ from onca.analyse.difficulty import Contrast, Measure, Side
 from onca.analyse.statistics import Interval
 
 Verdict = Literal["as in the paper", "contrary to the paper", "not shown"]
+Depth = Literal["max", "min"]
 Beyond = Literal["more than raw pixels", "no more than raw pixels", "less than raw pixels"]
 
 
@@ -33,15 +34,20 @@ class Finding:
     beyond: Beyond | None = None
 
 
-def findings(analysis: Analysis) -> tuple[Finding, ...]:
-    """Those for which there is what they need: labels, a hierarchy, images."""
+def findings(analysis: Analysis, depth: Depth = "max") -> tuple[Finding, ...]:
+    """Those for which there is what they need: labels, a hierarchy, images.
+
+    depth: of common ancestors, by longest (max) or by shortest paths to the root (min); pairs of classes always by max.
+    """
     floor = analysis.floor
+    every: Measure = "lca_max" if depth == "max" else "lca_min"
+    other: Measure = "lca_max_other" if depth == "max" else "lca_min_other"
     found = [
         _contrast(analysis, "same class", "same_class", "hardest", "the hardest 5 % hold more of the query's class"),
-        _contrast(analysis, "related", "lca_max", "hardest", "the hardest 5 % are more closely related to the query"),
-        _contrast(analysis, "related, other classes", "lca_max_other", "hardest", None),
+        _contrast(analysis, "related", every, "hardest", "the hardest 5 % are more closely related to the query"),
+        _contrast(analysis, "related, other classes", other, "hardest", None),
         _spread(analysis),
-        _contrast(analysis, "easiest", "lca_max_other", "easiest", "the very easiest are more related than most"),
+        _contrast(analysis, "easiest", other, "easiest", "the very easiest are more related than most"),
         _contrast(analysis, "easiest, same class", "same_class", "easiest", None),
         _classes(analysis),
         Finding(
@@ -82,7 +88,7 @@ def _against(found: Contrast) -> str:
     apart = f"difference {_spread_of(found.difference, scale, digits, sign=True)}"
     if found.measure == "same_class":
         return f"{end} % of {which} are of the query's class, {other} % of {rest}; {apart}"
-    pairs = "" if found.measure == "lca_max" else ", pairs of two classes,"
+    pairs = ", pairs of two classes," if found.measure.endswith("other") else ""
     return f"LCA depth{pairs} {end} in {which}, {other} in {rest}; {apart}"
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onca.analyse.pairs import Pairs, Ranked
+
+Sums = NDArray[np.floating[Any]]
 
 FIELDS = (
     *("count", "similarity", "labelled", "same", "covered", "lca_max", "lca_min"),
@@ -76,14 +79,17 @@ class Labels:
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """Sums over the negatives of each query in each part of the grid, hardest first; `fields` as FIELDS, [B,S] each."""
+    """Sums over the negatives of each query in each part of the grid, hardest first: `fields`, as FIELDS, [B,S] each.
+
+    They are kept in float32: counts and sums of depths are whole numbers below 2^24 and exact.
+    """
 
     at: tuple[Fraction, ...]
-    fields: dict[str, NDArray[np.float64]]
+    fields: dict[str, Sums]
 
     @classmethod
     def empty(cls, at: tuple[Fraction, ...], queries: int) -> Segments:
-        return cls(at, {name: np.zeros((queries, len(at) - 1)) for name in FIELDS})
+        return cls(at, {name: np.zeros((queries, len(at) - 1), dtype=np.float32) for name in FIELDS})
 
     def see(self, seen: Ranked, related: dict[str, Tensor], labels: Labels) -> None:
         edges = ranks(self.at, seen.place.shape[1])
@@ -107,7 +113,7 @@ class Segments:
         return {percent: place for place, percent in enumerate(self.at)}
 
 
-def _sums(values: Tensor, edges: NDArray[np.int64]) -> NDArray[np.float64]:
+def _sums(values: Tensor, edges: NDArray[np.int64]) -> Sums:
     """Sums between the edges [b,S]; parts of no width are zero. Whole numbers below 2^24 stay exact in float32."""
     array = values.numpy()
     sums = np.add.reduceat(array, np.minimum(edges[:-1], array.shape[1] - 1), axis=1)
@@ -115,7 +121,7 @@ def _sums(values: Tensor, edges: NDArray[np.int64]) -> NDArray[np.float64]:
     return sums
 
 
-def over(fields: dict[str, NDArray[np.float64]], measure: str, parts: slice) -> tuple[NDArray[np.float64], ...]:
+def over(fields: Mapping[str, Sums], measure: str, parts: slice) -> tuple[NDArray[np.float64], ...]:
     """Sum and weight of a measure over some parts, for each row of the fields: its mean is sum / weight."""
     found = []
     for first, *rest in MEASURES[measure]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,11 +48,11 @@ def interval(value: float, drawn: Floats) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def resample(fields: Mapping[str, Floats], seed: int, draws: int = DRAWS) -> dict[str, Floats]:
+def resample(fields: Mapping[str, NDArray[np.floating[Any]]], seed: int, draws: int = DRAWS) -> dict[str, Floats]:
     """Sums [draws,S] of each field [B,S] over B queries drawn anew, the same ones for all fields."""
     queries = len(next(iter(fields.values())))
     draw = np.random.default_rng(seed)
-    narrow = {name: values.astype(np.float32) for name, values in fields.items() if values.any()}
+    narrow = {name: values.astype(np.float32, copy=False) for name, values in fields.items() if values.any()}
     found = {name: np.zeros((draws, values.shape[1])) for name, values in fields.items()}
     for start in range(0, draws, BLOCK):
         size = min(BLOCK, draws - start)
