@@ -159,8 +159,8 @@ def test_what_is_not_finite_is_said(library: Library) -> None:
 
 
 def worst_case(n: int = 4000, d: int = 100) -> tuple[Case, Array]:
-    """Keys along what 8 bits leave of the query, so that screening errs by all that its bound allows the query's side; their
-    scores lie closer to the bound [1] than that."""
+    """Keys along what 8 bits leave of the query, so that screening errs by all that its bound allows the query's side;
+    their scores lie closer to the bound [1] than that."""
     rng = np.random.default_rng(11)
     q = unit(rng, 1, d)
     step = np.abs(q).max() / 127
