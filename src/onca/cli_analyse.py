@@ -53,21 +53,18 @@ def analyse(
       onca analyse pixels --on npz:../data/cifar100 --preset paper
 
     Args:
-        what: folder of a run, a file of embeddings (.npy, .npz, .parquet), or
-            pixels, which takes --on.
+        what: a run's folder, a file of embeddings (.npy, .npz, .parquet), or pixels (with --on).
         on: run: another source of images. File: the images that it is of.
         part: of the source.
         images: at most so many, spread over the classes.
         labels: file: a file of labels for it.
-        hierarchy: wordnet, levels, or a file of child,parent (None: what there
-            is).
+        hierarchy: wordnet, levels, or a file of child,parent (None: what is there).
         encoder: run: query, or its moving average.
         layer: run: head (where the loss is) or backbone.
         queries: so many, class by class in turn (None: all).
         negatives: so many of what follows them (None: all).
         preset: all pairs, or paper: 2,000 x 2,000 at random.
-        depth: of common ancestors in what is printed, by longest (max) or
-            shortest paths to the root.
+        depth: what is printed: depths by longest (max) or by shortest paths to the root.
         bins: of difficulty.
         cuts: percent, where the hardest and the easiest are cut off.
         epochs: run: last, or all: every snapshot too.
