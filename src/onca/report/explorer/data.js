@@ -67,4 +67,5 @@ const digits = Math.max(1, Math.ceil(Math.log10(layout.negatives)) - 2);
 const percent = (value) => `${value.toFixed(digits)} %`;
 const minus = (text) => text.replace("-", "−");
 const similar = (value) => minus(value.toFixed(3));
+const counted = (number, word) => `${thousands(number)} ${word}${number === 1 ? "" : "s"}`;
 const thousands = (value) => value.toLocaleString("en");

@@ -62,12 +62,12 @@ def _controls() -> Html:
     """Search and filters; what is below the line of sight stays within reach."""
     search = tag(
         "div",
-        tag("label", "Find an image", for_="search"),
+        tag("label", "Find an image ( / )", for_="search"),
         tag(
             "input",
             id="search",
             type="search",
-            placeholder="class or index  ( / )",
+            placeholder="class or index",
             autocomplete="off",
             spellcheck="false",
         ),

@@ -44,7 +44,7 @@ const positiveCards = () => {
 };
 
 const beyond = (above) =>
-  above === 0 ? " above all negatives" : ` below ${thousands(above)} negative${above > 1 ? "s" : ""}`;
+  above === 0 ? " above all negatives" : ` below ${counted(above, "negative")}`;
 
 const showSide = (side) => {
   const checkpoint = checkpointOf(side);
@@ -144,9 +144,9 @@ const pair = (side, one) => {
 const trained = ({ ages }, one) => {
   if (!ages) return [];
   const records = ages.records[one.row];
-  const mean = records ? `${thousands(records)} times, ${thousands(Math.round(ages.image[one.row]))} steps old on average` : "never";
+  const mean = records ? `${counted(records, "time")}, ${counted(Math.round(ages.image[one.row]), "step")} old on average` : "never";
   return [
-    ["Age for the query", one.age === null ? "not recorded" : `${thousands(one.age)} steps`],
+    ["Age for the query", one.age === null ? "not recorded" : counted(one.age, "step")],
     ["Recorded as a negative", mean],
   ];
 };
