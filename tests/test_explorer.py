@@ -320,6 +320,8 @@ def bad_spaces() -> dict[str, tuple[list[Space], dict[str, Any], str]]:
         "other images against": ([space], {"against": [other]}, "others is of other images"),
         "an index twice": ([repeated], {}, "here some repeat"),
         "an edge": ([space], {"edges": (95, 100)}, "between 0 and 100 .* got 100"),
+        "groups of fewer images": ([space], {"duplicates": torch.arange(3)}, "duplicates are given for 3 images"),
+        "views of fewer spaces": ([space], {"views": Views(torch.zeros(20, 2, 3, 8, 8), ())}, r"rows \[N,V,D\]"),
         "a map": ([space], {"map": "tsne"}, 'a map is "pca" or "umap"'),
     }
 

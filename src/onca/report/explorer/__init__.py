@@ -16,10 +16,10 @@ from onca.report.explorer.ages import ages, pairs_of, read_record
 from onca.report.explorer.document import document
 from onca.report.explorer.entries import entries
 from onca.report.explorer.export import export
-from onca.report.explorer.layout import layout
+from onca.report.explorer.layout import Layout, layout
 from onca.report.explorer.payload import NONE, payload
 from onca.report.explorer.plane import Kind, planes
-from onca.report.explorer.series import Checkpoint, Series, check
+from onca.report.explorer.series import Checkpoint, Series, check, groups_of, seen_in
 from onca.report.explorer.sheets import Sheets, in_blocks, sheets
 from onca.report.explorer.table import pyarrow, write_table
 from onca.report.explorer.views import Views
@@ -72,38 +72,41 @@ def explore(
             range, a page of more than 25 MB, a package that is not installed.
     """
     check(spaces, against, NONE - 1)
-    plan = layout(len(spaces[0]) - 1, edges)
     if table:
         pyarrow()
-    group = None if duplicates is None else duplicates[spaces[0].index]
-    every = (*spaces, *against)
-    flat = planes([space.rows for space in every], map)
-    seen = (None,) * len(flat) if views is None else (*views.rows, *views.against)
+    plan = layout(len(spaces[0]) - 1, edges)
+    group = groups_of(spaces[0], duplicates)
     record = None if ledger is None else read_record(Path(ledger), ledger_index)
+    flat = planes([space.rows for space in (*spaces, *against)], map)
+    seen = seen_in(views, spaces, against)
     checkpoints = []
-    for number, (space, plane, rows) in enumerate(zip(every, flat, seen, strict=True)):
+    for number, (space, plane, rows) in enumerate(zip((*spaces, *against), flat, seen, strict=True)):
         own = record if number < len(spaces) else None
         found = entries(space, plan, group, rows, None if own is None else pairs_of(own, space))
         known = None if own is None else ages(own, space, found)
-        if watch:
-            watch((number + 1) * len(space), len(every) * len(space))
         checkpoints.append(Checkpoint(space, found, plane, plan, group, known))
-    series = [Series(names[0], checkpoints[: len(spaces)])]
-    if against:
-        series.append(Series(names[1], checkpoints[len(spaces) :]))
-    pictures, seen_views = _sheets(spaces[0], views)
-    page = document(title, _lead(spaces[0]), payload(title, series, plan, pictures, seen_views), pictures, seen_views)
-    size = len(page.encode())
-    if size > MOST_BYTES:
-        raise ValueError(
-            f"the page would have {size / 1e6:.0f} MB, {MOST_BYTES / 1e6:.0f} MB are the most: "
-            f"take fewer than {len(spaces[0]):,} images, or fewer than {len(checkpoints)} checkpoints"
-        )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+        if watch:
+            watch((number + 1) * len(space), len(flat) * len(space))
+    parts = (checkpoints[: len(spaces)], checkpoints[len(spaces) :])
+    series = [Series(name, part) for name, part in zip(names, parts, strict=True) if part]
+    place = _write(Path(path), title, series, plan, views)
     if table:
-        write_table(series, path.with_suffix(".parquet"))
+        write_table(series, place.with_suffix(".parquet"))
+    return place
+
+
+def _write(path: Path, title: str, series: Sequence[Series], plan: Layout, views: Views | None) -> Path:
+    """Writes the page. Raises ValueError where it would be too large."""
+    space = series[0].checkpoints[0].space
+    pictures, seen = _sheets(space, views)
+    page = document(title, _lead(space), payload(title, series, plan, pictures, seen), pictures, seen).encode()
+    if len(page) > MOST_BYTES:
+        raise ValueError(
+            f"the page would have {len(page) / 1e6:.0f} MB, {MOST_BYTES / 1e6:.0f} MB are the most: take fewer than "
+            f"{len(space):,} images, or fewer than {sum(len(one.checkpoints) for one in series)} checkpoints"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(page)
     return path
 
 

@@ -56,41 +56,64 @@ def entries(
 
     group: near-duplicates [N]; views: unit rows [N,V,D]; recorded: pairs [P,2] of query and negative in a ledger.
     """
-    fixed, at = torch.tensor(layout.ranks), torch.tensor(layout.curve)
-    more = SAME_HARD + SAME_EASY + (group is not None) * DUPLICATES + (recorded is not None) * RECORDED
-    most = min(layout.negatives, len(fixed) + more)
-    found = []
-    hits = torch.zeros(len(space), dtype=torch.int64)
-    for query in torch.split(torch.arange(len(space)), QUERIES):
-        score = space.rows[query] @ space.rows.T  # [b,N]
+    asked = _Asked(space, layout, group, views, recorded)
+    parts = [asked.of(query) for query in torch.split(torch.arange(len(space)), QUERIES)]
+    joined = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name in ("row", "rank", "similarity", "curve", "views", "above")
+    }
+    return Entries(**joined, hits=torch.stack([part.hits for part in parts]).sum(0))
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What `entries` was asked for, and the answer for some queries."""
+
+    space: Space
+    layout: Layout
+    group: Tensor | None
+    views: Tensor | None
+    recorded: Tensor | None
+
+    def of(self, query: Tensor) -> Entries:
+        """The entries of a slice of neighbouring queries [b]; hits [N] are theirs alone."""
+        rows, negatives = self.space.rows, self.layout.negatives
+        score = rows[query] @ rows.T  # [b,N]
         score[torch.arange(len(query)), query] = -torch.inf
-        ordered, row = (part[:, : layout.negatives] for part in torch.sort(score, dim=1, descending=True, stable=True))
-        hits += row[:, : layout.hard].flatten().bincount(minlength=len(space))
+        ordered, row = (part[:, :negatives] for part in torch.sort(score, dim=1, descending=True, stable=True))
+        shown = torch.where(self._shown(query, row), torch.arange(negatives), negatives)
+        rank = shown.sort(1).values[:, : self._most]
+        there, place = rank < negatives, rank.clamp_max(negatives - 1)
+        seen = torch.empty(len(query), 0)
+        if self.views is not None:
+            seen = torch.einsum("bd,bvd->bv", rows[query], self.views[query])
+        return Entries(
+            row=torch.where(there, row.gather(1, place), -1),
+            rank=torch.where(there, rank, -1),
+            similarity=torch.where(there, ordered.gather(1, place), torch.nan),
+            curve=ordered[:, torch.tensor(self.layout.curve)],
+            hits=row[:, : self.layout.hard].flatten().bincount(minlength=len(rows)),
+            views=seen,
+            above=(score[:, None] > seen[..., None]).sum(2),
+        )
+
+    @property
+    def _most(self) -> int:
+        """K: what the zones show, and all that may stand elsewhere."""
+        more = SAME_HARD + SAME_EASY
+        more += (self.group is not None) * DUPLICATES + (self.recorded is not None) * RECORDED
+        return min(self.layout.negatives, len(self.layout.ranks) + more)
+
+    def _shown(self, query: Tensor, row: Tensor) -> Tensor:
+        """Which ranks are shown, bool [b,n]."""
         shown = torch.zeros(row.shape, dtype=torch.bool)
-        shown[:, fixed] = True
-        shown |= _ends(_alike(space.label, query, row), SAME_HARD, SAME_EASY)
-        if group is not None:
-            shown |= _ends(group[query, None] == group[row], DUPLICATES, 0)
-        if recorded is not None:
-            shown |= _ends(_recorded(recorded, query, len(space)).gather(1, row), RECORDED, 0)
-        rank = torch.where(shown, torch.arange(layout.negatives), layout.negatives).sort(1).values[:, :most]
-        there = rank < layout.negatives
-        place = rank.clamp_max(layout.negatives - 1)
-        seen = (
-            torch.empty(len(query), 0) if views is None else torch.einsum("bd,bvd->bv", space.rows[query], views[query])
-        )
-        found.append(
-            (
-                torch.where(there, row.gather(1, place), -1),
-                torch.where(there, rank, -1),
-                torch.where(there, ordered.gather(1, place), torch.nan),
-                ordered[:, at],
-                seen,
-                (score[:, None] > seen[..., None]).sum(2),
-            )
-        )
-    row, rank, similarity, curve, seen, above = (torch.cat(part) for part in zip(*found, strict=True))
-    return Entries(row, rank, similarity, curve, hits, seen, above)
+        shown[:, torch.tensor(self.layout.ranks)] = True
+        shown |= _ends(_alike(self.space.label, query, row), SAME_HARD, SAME_EASY)
+        if self.group is not None:
+            shown |= _ends(self.group[query, None] == self.group[row], DUPLICATES, 0)
+        if self.recorded is not None:
+            shown |= _ends(_recorded(self.recorded, query, len(self.space)).gather(1, row), RECORDED, 0)
+        return shown
 
 
 def often_hard(hits: Tensor, layout: Layout) -> Tensor:

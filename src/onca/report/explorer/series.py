@@ -14,6 +14,7 @@ from onca.report.explorer.ages import Ages
 from onca.report.explorer.entries import Entries, often_hard
 from onca.report.explorer.layout import Layout
 from onca.report.explorer.plane import Plane
+from onca.report.explorer.views import Views
 
 MOST_GROUPS = 42  # colours times shapes that can be told apart
 FLAGS = ("same_class", "near_duplicate", "anti_correlated", "consistently_hard")
@@ -99,3 +100,28 @@ def each(series: Sequence[Series]) -> Iterator[tuple[str, Checkpoint]]:
     for one in series:
         for checkpoint in one.checkpoints:
             yield one.name, checkpoint
+
+
+def groups_of(space: Space, duplicates: Tensor | None) -> Tensor | None:
+    """Near-duplicates of the rows, a group each [N], from those by index [I]. Raises ValueError where one has none."""
+    if duplicates is not None and int(space.index.max()) >= len(duplicates):
+        most = int(space.index.max())
+        raise ValueError(
+            f"duplicates are given for {len(duplicates)} images by index, and {space.source} has image {most}"
+        )
+    return None if duplicates is None else duplicates[space.index]
+
+
+def seen_in(views: Views | None, spaces: Sequence[Space], against: Sequence[Space]) -> list[Tensor | None]:
+    """The rows of the views in each space, None where there are none. Raises ValueError for those that do not fit."""
+    if views is None:
+        return [None] * (len(spaces) + len(against))
+    found: list[Tensor | None] = [*views.rows, *(views.against or [None] * len(against))]
+    asked = [(*views.pixels.shape[:2], space.rows.shape[1]) for space in (*spaces, *against)]
+    if len(found) != len(asked) or any(
+        r is not None and r.shape != shape for r, shape in zip(found, asked, strict=True)
+    ):
+        raise ValueError(
+            f"views are rows [N,V,D] for each of {len(spaces)} and {len(against)} spaces, like their pixels"
+        )
+    return found
