@@ -64,8 +64,9 @@ class Collapse(Check):
             f"different images have a cosine of {cosine.number:.2f}, a variance of {variance.number:.2g} (of 1), and "
             f"vary in about {rank.number:.1f} of {self.dim} directions"
         )
-        fallen = variance.high < POINT or rank.high < LINE
-        thin = rank.high < max(2.0, THIN * min(self.dim, self.rows))
+        most = Spread(*(max(values) for values in zip(*self.seen, strict=True)))
+        fallen = most.variance < POINT or most.rank < LINE
+        thin = most.rank < max(2.0, THIN * min(self.dim, self.rows))
         why = "all images look alike to the encoder: the loss may still fall, and nothing is told apart"
         remedy = "infonce, with all negatives, as a check; then a lower --lr, a larger --batch or --temperature"
         details = {"variance": variance, "cosine": cosine, "rank": rank}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -39,7 +40,7 @@ class Finding:
     remedy: str = ""
     evidence: int = 0
     unit: str = "queries"
-    details: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    details: Mapping[str, tuple[float | None, float | None, float | None]] = field(default_factory=dict)
 
 
 def alarms(findings: Sequence[Finding]) -> list[Finding]:
@@ -72,11 +73,21 @@ def _wrapped(line: str, indent: int) -> list[str]:
 
 def write_audit(path: str | Path, findings: Sequence[Finding], source: str, seen: Mapping[str, Any]) -> None:
     """Writes audit.json in one step: source (what was looked at, in words), seen (steps, queries), findings."""
-    content = {"source": source, "seen": dict(seen), "findings": [asdict(finding) for finding in findings]}
+    rows = [_known(asdict(finding)) for finding in findings]
+    content = {"source": source, "seen": dict(seen), "findings": rows}
     place = Path(path)
     part = place.with_name(place.name + ".part")
     part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(place)
+
+
+def _known(value: Any) -> Any:
+    """The same, with null for what is no number: JSON has no nan."""
+    if isinstance(value, dict):
+        return {name: _known(inner) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_known(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_audit(path: str | Path) -> tuple[list[Finding], str, dict[str, Any]]:

@@ -26,7 +26,8 @@ def wilson(hits: int, count: int) -> Estimate:
     share, square = hits / count, Z * Z / count
     middle = (share + square / 2) / (1 + square)
     half = Z / (1 + square) * math.sqrt(share * (1 - share) / count + square / (4 * count))
-    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
+    low, high = middle - half if hits else 0.0, middle + half if hits < count else 1.0
+    return Estimate(share, low, high)
 
 
 def ratio(above: Tensor, below: Tensor) -> Estimate:

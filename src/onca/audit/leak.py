@@ -23,7 +23,7 @@ BATCHES = 8  # G: chance is one in so many
 PROBES = 128  # at least, in sets that fit into a batch
 EVERY = 4  # one place of a batch in so many holds a probe
 TELLS = 1.1  # times chance: from there on batches can be told apart
-GAIN = 0.1  # nats that a positive gains from sharing the batch, from which on it is an alarm
+GAIN = 0.03  # nats that a positive gains from sharing the batch, from which on it is an alarm
 
 
 def leak(training: Training) -> Finding:

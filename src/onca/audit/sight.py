@@ -89,7 +89,7 @@ class Sight:
 
         Negative for those that attract. None where the method cannot be differentiated by them.
         """
-        return _pushes(self)
+        return _pushes(self) if len(self.pool.positives) else None
 
 
 def sight(pool: Pool, method: Method, step: int, epoch: float | None, queries: int, duplicates: Tensor | None) -> Sight:
