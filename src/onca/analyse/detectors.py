@@ -7,8 +7,7 @@ Each is put to a query against all other images of a space. Labels serve to judg
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,9 +39,6 @@ class Detection:
     precision: Interval
     recall: Interval
     base: Interval
-
-    def json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ space is poor. Labels, where there are any, are put beside it and used for nothi
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ CUTS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # percent from the hard end
 DISTANCES = torch.linspace(0, 6, 61)[1:]  # from the middle, in deviations of the side below it
 ROUNDS, SETTLED, SOME = 20, 1e-4, 256  # at most so often is the middle found anew, from so many queries
 BLOCK = 128  # queries at a time
-QUERIES = 1000
+QUERIES, LEAST = 1000, 100
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,17 @@ class Prior:
     labelled: Interval
     hardest: tuple[Share, ...]
 
-    def json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def prior(space: Space, *, queries: int = QUERIES, cuts: tuple[float, ...] = CUTS, seed: int = 0) -> Prior:
     """Estimates from queries drawn by `seed`, each against all other images.
 
     Raises:
-        ValueError: fewer than 100 images, a cut that is not within 0 to 100.
+        ValueError: too few images, a cut that is not within 0 to 100.
     """
-    if len(space) < 100:
-        raise ValueError(f"{space.source}: {len(space)} images are too few to tell related ones from chance; 100 do")
+    if len(space) < LEAST:
+        raise ValueError(
+            f"{space.source}: {len(space)} images are too few to tell related ones from chance; {LEAST} do"
+        )
     if not cuts or not all(0 < cut <= 100 for cut in cuts):
         raise ValueError(f"cuts={cuts}: percent from the hard end, above 0 and up to 100")
     chosen = torch.randperm(len(space), generator=torch.Generator().manual_seed(seed))[:queries]
