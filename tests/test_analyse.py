@@ -358,7 +358,7 @@ def test_a_hierarchy_of_part_of_the_classes_says_how_much_it_covers() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bins": 30}, "30 bins, and a query with 23 negatives"),
+        ({"bins": 30}, "30 bins, and a query has 23 negatives"),
         ({"bins": 0}, "take 1 to 23 bins"),
         ({"cuts": (0.0,)}, "above 0 and at most 50"),
         ({"cuts": (60.0,)}, "above 0 and at most 50"),
@@ -380,7 +380,8 @@ def test_bad_embeddings_are_refused_or_dropped() -> None:
     with pytest.raises(ValueError, match="1 rows hold nan or inf and 1 rows are all zero, first row 3"):
         space(rows)
     label = torch.arange(10) % 2
-    kept = space(rows, label, bad="drop", images=pictures(10))
+    with pytest.warns(UserWarning, match="left out 2 rows"):
+        kept = space(rows, label, bad="drop", images=pictures(10))
     assert kept.index.tolist() == [0, 1, 2, 4, 5, 6, 8, 9] and len(kept.images) == 8
     assert torch.equal(kept.label, label[kept.index])
     with pytest.raises(ValueError, match="10 embeddings and 9 labels"):
@@ -390,7 +391,7 @@ def test_bad_embeddings_are_refused_or_dropped() -> None:
     with pytest.raises(ValueError, match="one class"):
         analyse(space(torch.randn(30, 3), torch.zeros(30).long()))
     with pytest.raises(ValueError, match="no row with a direction"):
-        space(torch.zeros(2, 3), bad="drop")
+        space(torch.zeros(2, 3))
 
 
 def test_the_oracle_imports_nothing_of_onca() -> None:

@@ -180,7 +180,15 @@ def test_the_command_on_a_run_leaves_its_record(run: Path, capsys: pytest.Captur
     assert cli.main(words) == 0
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80 or str(run) in shown.splitlines()[-1]
-    for text in ("same class", "raw pixels:", "consistency", "differences by cut", "over training", "rank correlation", "analysis.json"):
+    for text in (
+        "same class",
+        "raw pixels:",
+        "consistency",
+        "differences by cut",
+        "over training",
+        "rank correlation",
+        "analysis.json",
+    ):
         assert text in shown
     record = read_record(run / "analysis")
     assert record.analysis.floor is not None and record.analysis.bins == 10
@@ -218,6 +226,11 @@ def test_the_command_on_a_file_prints_all_numbers(vectors: Path, capsys: pytest.
         (["vectors.npz", "--bins", "60"], "60 bins"),
         (["vectors.npz", "--hierarchy", "wordnet"], "WordNet needs an id"),
         (["vectors.npy", "--labels", "vectors.npy"], "labels must be"),
+        (["vectors.npy", "--hierarchy", "tree.csv"], "no labels"),
+        (["vectors.npz", "--layer", "backbone"], "--layer mean nothing for a file"),
+        (["vectors.npz", "--against", "runs/x"], "--against mean nothing for a file without --on"),
+        (["pixels", "--labels", "labels.txt"], "--labels mean nothing for pixels"),
+        ([".", "--bad", "drop"], "--bad mean nothing for a run"),
         (["vectors.npy", "--on", "world(families=2, size=16)"], "60 rows for"),
     ],
 )

@@ -79,11 +79,18 @@ def analyse(
     run = {"on": on, "part": part, "encoder": encoder, "layer": layer, "images": images, "hierarchy": hierarchy}
     chosen = {"queries": queries, "negatives": negatives, "preset": preset, "bins": bins, "cuts": cuts, "seed": seed}
     place = Path(what)
+    of_run = {"encoder": encoder != "query", "layer": layer != "head", "epochs": epochs != "last"}
+    of_file = {"labels": labels is not None, "bad": bad != "refuse"}
+    of_images = {"images": images is not None, "part": part != "test", "against": bool(against)}
     if what == PIXELS:
+        _refuse("pixels", of_run | of_file)
         spaces = [_pixels(_images(on, part, images), hierarchy)]
     elif place.is_dir():
+        _refuse("a run", of_file)
         spaces = _embedded(what, epochs=epochs, **run)
     else:
+        _refuse("a file", of_run)
+        _refuse("a file without --on", {} if on else of_images)
         spaces = [_read(what, labels, hierarchy, _images(on, part, images) if on else None, bad)]
     others = [space for folder in against for space in _embedded(folder, **run)]
     analysis, each = _analysed(spaces, chosen, floor=what != PIXELS)
@@ -95,6 +102,13 @@ def analyse(
     if path and not json:
         print(path)
     return found
+
+
+def _refuse(what: str, given: dict[str, bool]) -> None:
+    """Says which flags mean nothing here, where they are given."""
+    names = [f"--{name}" for name, here in given.items() if here]
+    if names:
+        raise ValueError(f"{', '.join(names)} mean nothing for {what}: leave them out")
 
 
 def _analysed(spaces: Sequence[Space], chosen: dict[str, Any], floor: bool) -> tuple[Analysis, tuple[Analysis, ...]]:

@@ -57,6 +57,8 @@ def read_space(
         images = _matched(str(path), images, index, len(embeddings))
         index = images.index
     label, names = _classes(found, images)
+    if hierarchy is not None and not names:
+        raise ValueError(f"{path} has no labels, so that a hierarchy of classes says nothing: give labels too")
     wnids = [str(wnid) for wnid in found.get("wnids", np.empty(0)).tolist()]
     same = images is not None and names == images.names
     return space(

@@ -124,7 +124,7 @@ def check(pairs: Pairs, bins: int, cuts: Sequence[float]) -> None:
         raise ValueError(f"cuts={tuple(cuts)}: each is a percentage above 0 and at most 50")
     if not 1 <= bins <= fewest:
         raise ValueError(
-            f"{bins} bins, and a query with {fewest} negatives: take 1 to {max(fewest, 1)} bins, or more images"
+            f"{bins} bins, and a query has {fewest} negatives: take 1 to {max(fewest, 1)} bins (--bins), or more images"
         )
     label = space.label[torch.cat([pairs.query, pairs.negative])]
     present = torch.unique(label[label >= 0])

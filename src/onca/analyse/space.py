@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,13 +72,14 @@ def space(
             raise ValueError(f"{source}: {count} embeddings and {len(value)} {what}: there must be as many")
     rows = embeddings.float()
     good = rows.isfinite().all(1) & rows.ne(0).any(1)
+    kept = good.nonzero().flatten()
+    if not len(kept):
+        raise ValueError(f"{source}: there is no row with a direction ({_kinds(rows) if count else 'none at all'})")
     if not bool(good.all()):
         first, kinds = int((~good).nonzero()[0]), _kinds(rows)
         if bad == "refuse":
             raise ValueError(f'{source}: {kinds}, first row {first}: mend them, or leave them out with bad="drop"')
-    kept = good.nonzero().flatten()
-    if not len(kept):
-        raise ValueError(f"{source}: there is no row with a direction ({_kinds(rows) if count else 'none at all'})")
+        warnings.warn(f"{source}: left out {int((~good).sum())} rows ({kinds}), first row {first}", stacklevel=2)
     label = torch.full((count,), -1) if label is None else label.long()
     index = torch.arange(count) if index is None else index.long()
     if not names:
