@@ -396,7 +396,7 @@ def test_the_command_writes_the_page_of_a_run_with_ages_and_exports(tmp_path: Pa
     (other,) = (path.parent for path in tmp_path.glob("*/run.json") if path.parent != run)
     capsys.readouterr()
     assert cli.main(["explore", str(run), "--against", str(other), "--images", "60", "--ledger", "--edges", "80",
-                     "--export-to", str(tmp_path / "export")]) == 0  # fmt: skip
+                     "--export", str(tmp_path / "export")]) == 0  # fmt: skip
     assert capsys.readouterr().out.split()[0] == str(run / "explorer.html")
     shown = payload(run / "explorer.html")
     assert [one["name"] for one in shown["runs"]] == ["infonce", "chain(keep(hardest(50)), infonce)"]

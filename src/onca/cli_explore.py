@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # scipy is loaded when the command runs, so that other comman
     from onca.analyse import Space
     from onca.report.explorer import Views
 
-MOST = 8  # checkpoints of a run on a page, spread over its epochs
+MOST, EACH = 8, 6  # checkpoints of a run on a page, alone and of each of two, spread over its epochs
 
 
 def explore(
@@ -29,7 +29,7 @@ def explore(
     edges: tuple[float, ...] = (90.0, 95.0),
     ledger: bool = False,
     map: Literal["pca", "umap"] = "pca",
-    export_to: Path | None = None,
+    export: Path | None = None,
 ) -> Path:
     """Write a page to see whom each image is contrasted with.
 
@@ -39,7 +39,7 @@ def explore(
       onca explore runs/3f2a90c417de
       onca explore runs/3f2a90c417de --against runs/8b1e0d55a2c6
       onca explore runs/3f2a90c417de --ledger --edges 95 99
-      onca explore runs/3f2a90c417de --images 500 --export-to atlas
+      onca explore runs/3f2a90c417de --images 500 --export atlas
 
     Args:
         run: folder of a run; with `onca train --snapshots 5` one sees it over training.
@@ -49,7 +49,7 @@ def explore(
         edges: of a window, in percent, drawn into the difficulty.
         ledger: show ages from the run's ledger; the images are then those that trained.
         map: pca, or umap (pip install umap-learn).
-        export_to: a folder that receives files for embedding-atlas and FiftyOne.
+        export: a folder that receives files for embedding-atlas and FiftyOne.
     """
     from onca.analyse.progress import progress
     from onca.report import explorer
@@ -58,8 +58,8 @@ def explore(
     if on is None and plain(settings) != plain(other):
         on = settings.data  # whole, for both: each alone would take its own part of it
     part: Literal["train", "test"] = "train" if ledger else "test"
-    spaces = _spaces(run, on, part, images)
-    others = _spaces(against, on, part, images) if against else []
+    spaces = _spaces(run, on, part, images, EACH if against else MOST)
+    others = _spaces(against, on, part, images, EACH) if against else []
     shown = spaces[0].images
     assert shown is not None  # a run's spaces are of image sets
     groups = near_duplicates(shown)
@@ -68,7 +68,7 @@ def explore(
         page = explorer.explore(
             spaces,
             path=run / "explorer.html",
-            title=f"{settings.method} on {on or settings.data}",
+            title=f"{settings.method} on {(on or settings.data).rsplit('/', 1)[-1]}",
             against=others,
             edges=edges,
             duplicates=groups,
@@ -83,22 +83,22 @@ def explore(
     print(page)
     if not table:
         print('explorer.parquet, the same rows as a table, needs pyarrow: pip install "onca[analysis]"')
-    if export_to is not None:
-        print(*explorer.export(spaces[-1], export_to, duplicates=groups), sep="\n")
+    if export is not None:
+        print(*explorer.export(spaces[-1], export, duplicates=groups), sep="\n")
     return page
 
 
-def _spaces(folder: Path, on: str | None, part: Literal["train", "test"], images: int) -> list[Space]:
-    """At most MOST spaces of a run, the first and the last among them."""
+def _spaces(folder: Path, on: str | None, part: Literal["train", "test"], images: int, most: int) -> list[Space]:
+    """At most so many spaces of a run, the first and the last among them."""
     from onca.analyse import embed
     from onca.analyse.progress import progress
 
     with progress("encoding", "images") as watch:
         asked: Literal["all", "last"] = "all" if snapshots(folder) else "last"
         found = embed(folder, on=on, part=part, images=images, epochs=asked, watch=watch)
-    if len(found) <= MOST:
+    if len(found) <= most:
         return found
-    return [found[round(place * (len(found) - 1) / (MOST - 1))] for place in range(MOST)]
+    return [found[round(place * (len(found) - 1) / (most - 1))] for place in range(most)]
 
 
 def _views(

@@ -119,7 +119,7 @@ def _sheets(space: Space, views: Views | None) -> tuple[Sheets | None, Sheets | 
 
 
 def _lead(space: Space) -> str:
-    what = space.images.source if space.images is not None else space.source
+    what = (space.images.source if space.images is not None else space.source).rsplit("/", 1)[-1]  # no path on a page
     return (
         f"Whom is an image pushed away from? Each of {len(space):,} images of {what} asks all others. Its negatives "
         "are laid out from the hardest to the easiest, with the edges of the window drawn where they fall."

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 COLUMNS, ROWS = 20, 20
-QUALITY = 88  # of the JPEG, with colours at full resolution
+QUALITY = 85  # of the JPEG
+BLOCK = 16  # pixels that share colours in a JPEG; pictures that are not whole blocks keep theirs apart
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def sheets(pictures: Iterable[Tensor], longest: int) -> Sheets:
         sheet = Image.new("RGB", (COLUMNS * shape[1], down * shape[0]))
         for number, picture in enumerate(small):
             sheet.paste(picture, (number % COLUMNS * shape[1], number // COLUMNS * shape[0]))
-        data.append(f"data:image/jpeg;base64,{base64.b64encode(_jpeg(sheet)).decode()}")
+        data.append(f"data:image/jpeg;base64,{base64.b64encode(_jpeg(sheet, shape)).decode()}")
         rows.append(down)
     return Sheets(*shape, tuple(data), tuple(rows))
 
@@ -68,9 +69,10 @@ def picture_of(pixels: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def _jpeg(sheet: Image.Image, shape: tuple[int, int]) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=QUALITY, subsampling=0)
+    whole = shape[0] % BLOCK == 0 and shape[1] % BLOCK == 0
+    sheet.save(file, "JPEG", quality=QUALITY, subsampling=2 if whole else 0)
     return file.getvalue()
 
 
