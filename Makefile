@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test audit-check lint bench docs clean
 
 $(READY): pyproject.toml constraints.txt hatch_build.py src/onca/engine/build.py $(wildcard src/onca/engine/c/*)
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+audit-check: $(READY)
+	ONCA_CLEAN_RUNS=50 $(BIN)/python -m pytest tests/test_audit_clean.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -57,14 +57,14 @@ def little_run(runs: str | Path, **changes: Any) -> Run:
 
 
 def audited(
-    run: Run, data: Splits, plant: Callable[[Training], None] | None = None
+    run: Run, data: Splits, plant: Callable[[Training], None] | None = None, every: int = 1
 ) -> tuple[dict[str, Finding], Training]:
     """Trains a run while an audit looks on: its findings by name, and the training."""
     training = start(run, data)
     if plant is not None:
         plant(training)
     audit = of_run(run, data)
-    audit.every, audit.queries = 1, 32
+    audit.every, audit.queries = every, 32
     training.observers = (audit,)
     run.folder.mkdir(parents=True, exist_ok=True)
     record(run)

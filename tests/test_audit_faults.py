@@ -100,7 +100,7 @@ def test_a_queue_longer_than_the_data(tmp_path: Path) -> None:
 def test_batch_statistics_that_give_the_positive_away(tmp_path: Path) -> None:
     """Small batches, one part: after some epochs the encoder has found out. With parts it cannot."""
     small = {"encoder": "small(8)", "batch": 8, "queue": 32, "temperature": 0.05, "lr": 0.1, "epochs": 8}
-    _, plain = audited(little_run(tmp_path, splits=1, **small), little_world())
+    _, plain = audited(little_run(tmp_path, splits=1, **small), little_world(), every=1000)
     found = leak(plain)
     assert found.outcome == "alarm" and found.low is not None and found.low > 1 / 8
     _, split = audited(little_run(tmp_path), little_world())

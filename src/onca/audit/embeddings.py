@@ -100,9 +100,9 @@ def twins(rows: Tensor) -> Tensor:
     return components(len(rows), torch.stack([place[near], found.row[near, 0]], 1))
 
 
-def twin_finding(space: Space) -> Finding:
-    """How many images of a run have a twin in the space of its encoder."""
-    groups = twins(space.rows)
+def twin_finding(rows: Tensor) -> Finding:
+    """How many images have a twin in the space of an encoder: unit rows [N,D], one an image."""
+    groups = twins(rows)
     sizes = groups.bincount()[groups]
     found = wilson(int((sizes > 1).sum()), len(sizes))
     said = f"{between(found)} of {len(sizes)} images have another at less than a fifth of the usual distance"

@@ -10,14 +10,19 @@ import torch
 from torch import Tensor
 
 from onca.audit.audit import Audit
+from onca.audit.embeddings import twin_finding
 from onca.audit.finding import Finding, write_audit
 from onca.audit.leak import leak
+from onca.pool import unit
 
 if TYPE_CHECKING:
     from onca.data import Splits
     from onca.train import Run
+    from onca.train.loop import Training
 
 FILE = "audit.json"  # in the folder of a run
+EMBEDDED = 10_000  # images that are embedded, at most
+CHUNK = 500  # of them at a time
 
 
 def of_run(run: Run, data: Splits) -> Audit:
@@ -33,6 +38,29 @@ def _groups(data: Splits) -> Tensor:
     return near_duplicates(data.train)[data.train.index]
 
 
+@torch.no_grad()
+def _embedded(training: Training) -> Tensor:
+    """Unit rows of up to so many training images, without augmentation, by the trained encoder in evaluation mode."""
+    from onca import views
+    from onca.train.viewer import plain
+
+    rows = torch.arange(0, len(training.images), -(-len(training.images) // EMBEDDED))
+    found = []
+    training.host.eval()
+    for some in torch.split(rows, CHUNK):
+        pixels = training.pixels.take(some)
+        height, width = pixels.shape[-2:]
+        whole = plain(len(some), height, width, training.viewer.recipe.size)
+        found.append(unit(training.network(views.apply(whole, pixels)).float().cpu()))
+    training.host.train()
+    return torch.cat(found)
+
+
+def _at_checkpoint(training: Training) -> list[Finding]:
+    """What only the encoders can tell."""
+    return [leak(training), twin_finding(_embedded(training))]
+
+
 def finish(audit: Audit, run: Run, data: Splits) -> list[Finding]:
     """The findings of a run that has trained, with those that its checkpoint adds; writes RUN/audit.json.
 
@@ -42,7 +70,7 @@ def finish(audit: Audit, run: Run, data: Splits) -> list[Finding]:
     from onca.train.loop import start
 
     with torch.random.fork_rng():
-        findings = [*audit.findings(), leak(start(run, data))]
+        findings = [*audit.findings(), *_at_checkpoint(start(run, data))]
     write_audit(run.folder / FILE, findings, audit.source, audit.extent)
     return findings
 
@@ -89,7 +117,7 @@ def audit_run(
             audit.see(pools, training.method, step=training.step + 1)
             if watch:
                 watch(number + 1, steps)
-        findings = [*audit.findings(), leak(training)]
+        findings = [*audit.findings(), *_at_checkpoint(training)]
     source = f"run {run.name} at its checkpoint, epoch {training.step / training.per_epoch:g}"
     write_audit(place / FILE, findings, source, audit.extent)
     return findings
