@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # scipy is loaded when the command runs, so that other comman
     from onca.analyse import Space
     from onca.report.explorer import Views
 
-MOST, EACH = 8, 6  # checkpoints of a run on a page, alone and of each of two, spread over its epochs
+MOST, EACH = 8, 5  # checkpoints of a run on a page, alone and of each of two, spread over its epochs
 
 
 def explore(

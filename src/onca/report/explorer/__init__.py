@@ -27,7 +27,7 @@ from onca.report.explorer.views import Views
 __all__ = ["Views", "explore", "export"]
 
 MOST_BYTES = 25_000_000  # of the page
-LONGEST = 64  # pixels of a thumbnail's longer side
+LONGEST, VIEWED = 64, 32  # pixels of the longer side of a thumbnail, and of a view's
 
 
 def explore(
@@ -114,7 +114,9 @@ def _sheets(space: Space, views: Views | None) -> tuple[Sheets | None, Sheets | 
     """Thumbnails of the images and of their views, as far as there are any."""
     images = space.images
     pictures = None if images is None else sheets((images.take(rows) for rows in in_blocks(len(space))), LONGEST)
-    seen = None if views is None else sheets((views.pixels[rows].flatten(0, 1) for rows in in_blocks(len(space))), 48)
+    seen = (
+        None if views is None else sheets((views.pixels[rows].flatten(0, 1) for rows in in_blocks(len(space))), VIEWED)
+    )
     return pictures, seen
 
 
