@@ -22,7 +22,7 @@ def clusters(classes, spread, count=1500, dim=64, seed=0):
 
 @pytest.mark.parametrize(("classes", "spread"), [(10, 0.16), (20, 0.16), (50, 0.1)])
 def test_the_prior_of_a_space_that_shows_its_classes(classes, spread):
-    """Within a point: it finds 0.7 % where nothing is related (below), and a few middles are never symmetric."""
+    """Within a point: it finds 1 % where nothing is related (below), and a few middles are never symmetric."""
     found = prior(clusters(classes, spread), queries=300)
     assert found.labelled.value == pytest.approx(1 / classes, rel=0.05)
     assert found.tau_plus.value == pytest.approx(found.labelled.value, abs=0.01)

@@ -11,8 +11,8 @@ from onca.analyse.space import Space
 
 @dataclass(frozen=True)
 class FalseNegatives:
-    """prior: without labels. detections: (), where there are no labels. calibration: (), where there are no labels or no
-    views. epoch: of the checkpoint, None where there is none."""
+    """prior: without labels. detections, calibration: (), where there are no labels, or no views for the latter. epoch:
+    of the checkpoint, None where there is none."""
 
     epoch: float | None
     prior: Prior

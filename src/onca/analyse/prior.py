@@ -1,12 +1,13 @@
-"""How many negatives are false, without labels: from embeddings alone. New, in no paper. Q queries, N images.
+"""How many negatives are false, without labels: from embeddings alone. New, in no paper. N images, T distances.
 
-Around the middle of a query's similarities, images that have nothing to do with it lie as often so much below as above;
-what lies above beyond that is related to it. The anti-correlated side so tells how many unrelated images to expect on
-the hard side (as decoys tell it of matches in a search): the excess is the estimate, over all entries `tau_plus`, in
-one stretch of difficulty the share of false negatives there.
+Around the middle of a query's similarities, images that have nothing to do with it lie as often so much below as
+above; what lies above beyond that is related to it. The anti-correlated side so tells how many unrelated images to
+expect on the hard side (as decoys tell it of matches in a search): the excess is the estimate, over all entries
+`tau_plus`, beyond some distance from the middle the share of false negatives there.
 
-It sees what the space shows: classmates that look like strangers are in no excess, so that it is a lower bound while a
-space is poor. Labels, where there are any, are put beside it and used for nothing else.
+It is right where images of a class, and only those, lie close together. Classmates that look like strangers are in no
+excess (too low); what the space finds alike for any other reason, a background or a group of classes, is in it (too
+high, at the hard end above all). Labels, where there are any, are put beside it and used for nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from onca.analyse.space import Space
 from onca.analyse.statistics import Floats, Interval, divided, interval, resample
 
 CUTS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # percent from the hard end
-DISTANCES = torch.linspace(0, 6, 61)[1:]  # from the middle, in deviations of the side below it
+DISTANCES = torch.arange(0, 12, 0.05)  # from the middle, in deviations of the side below it
 ROUNDS, SETTLED, SOME = 20, 1e-4, 256  # at most so often is the middle found anew, from so many queries
 BLOCK = 128  # queries at a time
 QUERIES, LEAST = 1000, 100
@@ -29,7 +30,10 @@ QUERIES, LEAST = 1000, 100
 
 @dataclass(frozen=True)
 class Share:
-    """Of the hardest `percent` of negatives: the share that is false as estimated, and by labels (None: no labels)."""
+    """Of the hardest `percent` of negatives: the share that is false as estimated, and by labels (None: no labels).
+
+    The hardest of all queries together, by distance from the query's middle in its own deviations.
+    """
 
     percent: float
     estimated: Interval
@@ -39,7 +43,7 @@ class Share:
 @dataclass(frozen=True)
 class Prior:
     """tau_plus: share of all negatives that are of the query's class, as estimated and by labels; `hardest`: the same
-    within the hardest so many percent. Intervals resample the queries."""
+    within the hardest so many percent. Intervals resample the queries: they tell nothing of the method's own error."""
 
     queries: int
     negatives: int
@@ -52,61 +56,57 @@ def prior(space: Space, *, queries: int = QUERIES, cuts: tuple[float, ...] = CUT
     """Estimates from queries drawn by `seed`, each against all other images.
 
     Raises:
-        ValueError: too few images, a cut that is not within 0 to 100.
+        ValueError: too few images, a cut that is not within 0 to 50.
     """
     if len(space) < LEAST:
         raise ValueError(
             f"{space.source}: {len(space)} images are too few to tell related ones from chance; {LEAST} do"
         )
-    if not cuts or not all(0 < cut <= 100 for cut in cuts):
-        raise ValueError(f"cuts={cuts}: percent from the hard end, above 0 and up to 100")
+    if not cuts or not all(0 < cut <= 50 for cut in cuts):
+        raise ValueError(f"cuts={cuts}: percent from the hard end, above 0 and up to 50")
     chosen = torch.randperm(len(space), generator=torch.Generator().manual_seed(seed))[:queries]
     others = len(space) - 1
-    ranks = [max(1, round(others * cut / 100)) for cut in cuts]
-    counts = _all_counts(space, chosen, ranks)
-    drawn = resample(counts, seed)
+    counts = _all_counts(space, chosen)
+    total, drawn = {name: values.sum(0, keepdims=True) for name, values in counts.items()}, resample(counts, seed)
 
-    def estimated(column: slice, among: int) -> Interval:
-        """The largest of the mean excesses in these columns, as a share of `among`."""
-        value, values = counts["excess"][:, column].mean(0).max(), drawn["excess"][:, column].max(1) / len(chosen)
-        return interval(max(float(value), 0.0) / among, values.clip(min=0) / among)
+    def share(top: str, bottom: str, at: int | slice) -> Interval:
+        """A share of what lies beyond a distance; of several distances the largest one."""
+        column = slice(at, at + 1) if isinstance(at, int) else at
+        (value,), values = (
+            divided(table[top][:, column], table[bottom][:, column]).max(1).clip(0, 1) for table in (total, drawn)
+        )
+        return interval(float(value), values)
 
-    def labelled(place: int, among: int) -> Interval:
-        """By labels; queries without one are left out."""
-        known = counts["known"].sum()
-        if not known:
-            return Interval(None)
-        values = divided(drawn["same"][:, place], drawn["known"][:, 0])
-        return interval(float(counts["same"][:, place].sum() / known) / among, values / among)
-
+    beyond = total["beyond"][0] / (len(chosen) * others)
+    places = [int(np.abs(beyond - cut / 100).argmin()) for cut in cuts]
     return Prior(
         queries=len(chosen),
         negatives=others,
-        tau_plus=estimated(slice(len(ranks), None), others),
-        labelled=labelled(len(ranks), others),
+        tau_plus=share("excess", "all", slice(None)),
+        labelled=share("same in all", "labelled", 0),
         hardest=tuple(
-            Share(cut, estimated(slice(place, place + 1), rank), labelled(place, rank))
-            for place, (cut, rank) in enumerate(zip(cuts, ranks, strict=True))
+            Share(cut, share("excess", "beyond", place), share("same", "labelled beyond", place))
+            for cut, place in zip(cuts, places, strict=True)
         ),
     )
 
 
-def _all_counts(space: Space, chosen: Tensor, ranks: list[int]) -> dict[str, Floats]:
+def _all_counts(space: Space, chosen: Tensor) -> dict[str, Floats]:
     """`_counts` of all queries, with middles that fit the share of related entries that they give."""
     share = 0.0
     for _ in range(ROUNDS):
-        parts = [_counts(space, rows, ranks, share) for rows in torch.split(chosen[:SOME], BLOCK)]
-        found = np.concatenate([part["excess"] for part in parts])[:, len(ranks) :].mean(0).max() / (len(space) - 1)
+        parts = [_counts(space, rows, share)["excess"] for rows in torch.split(chosen[:SOME], BLOCK)]
+        found = float(np.concatenate(parts).mean(0).max()) / (len(space) - 1)
         if abs(found - share) < SETTLED:
             break
-        share = float(found)
-    parts = [_counts(space, rows, ranks, share) for rows in torch.split(chosen, BLOCK)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        share = found
+    several = [_counts(space, rows, share) for rows in torch.split(chosen, BLOCK)]
+    return {name: np.concatenate([part[name] for part in several]) for name in several[0]}
 
 
-def _counts(space: Space, rows: Tensor, ranks: list[int], share: float) -> dict[str, Floats]:
-    """Of each query: excess among its hardest so many, then beyond each distance from the middle; same-class entries
-    among its hardest so many, then among all; known: whether it has a label."""
+def _counts(space: Space, rows: Tensor, share: float) -> dict[str, Floats]:
+    """Of each query, beyond each distance [b,T]: entries, how many more than below, of its class; and of all [b,T] or
+    [b,1]. A query without a label has none of the last."""
     score = space.rows[rows] @ space.rows.T
     score[torch.arange(len(rows)), rows] = -torch.inf  # the query itself sorts first and is cut off
     ordered, place = score.sort(dim=1)
@@ -114,15 +114,19 @@ def _counts(space: Space, rows: Tensor, ranks: list[int], share: float) -> dict[
     count = ordered.shape[1]
     centre = ordered[:, int(count * (1 - share) / 2), None]  # of what is left without the related ones
     spread = (ordered - centre).clamp_max(0).square().sum(1, keepdim=True).div(count / 2).sqrt()
-    edge = ordered[:, [count - rank for rank in ranks]].maximum(centre)  # below the middle there is no excess
-    edge = torch.cat([edge, centre + spread * DISTANCES], 1)
-    own = count - torch.searchsorted(ordered, edge)
-    mirrored = torch.searchsorted(ordered, 2 * centre - edge, right=True)
+    beyond = count - torch.searchsorted(ordered, centre + spread * DISTANCES)
+    below = torch.searchsorted(ordered, centre - spread * DISTANCES, right=True)
     label = space.label[rows]
-    known = label >= 0
-    same = ((space.label[place] == label[:, None]) & known[:, None]).flip(1).cumsum(1)
-    return {
-        "excess": (own - mirrored).double().numpy(),
-        "same": same[:, [rank - 1 for rank in (*ranks, count)]].double().numpy(),
-        "known": known[:, None].double().numpy(),
+    known = (label >= 0)[:, None]
+    same = ((space.label[place] == label[:, None]) & known).flip(1).cumsum(1)
+    same = torch.nn.functional.pad(same, (1, 0))  # of the hardest 0, 1, 2 ...
+    found = {
+        "beyond": beyond,
+        "excess": beyond - below,
+        "all": torch.full_like(beyond, count),
+        "same": same.gather(1, beyond),
+        "labelled beyond": beyond * known,
+        "same in all": same[:, -1:],
+        "labelled": known * count,
     }
+    return {name: values.double().numpy() for name, values in found.items()}

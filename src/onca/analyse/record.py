@@ -10,24 +10,30 @@ from typing import Any
 
 from onca.analyse.agreement import Agreement
 from onca.analyse.analysis import Analysis, read_analysis, value_of
+from onca.analyse.false_negatives import FalseNegatives
 
 FILE = "analysis.json"
 
 
 @dataclass(frozen=True)
 class Record:
-    """An analysis; where it was asked for, that of every snapshot in brief, and agreements between spaces."""
+    """An analysis; where it was asked for, that of every snapshot in brief, and agreements between spaces.
+
+    false_negatives: of every space that was analysed, the last one at the end.
+    """
 
     analysis: Analysis
     epochs: tuple[Analysis, ...] = ()
     agreements: tuple[Agreement, ...] = ()
+    false_negatives: tuple[FalseNegatives, ...] = ()
 
     def json(self) -> dict[str, Any]:
-        """The analysis' own keys, beside `epochs` and `agreements`."""
+        """The analysis' own keys, beside `epochs`, `agreements` and `false_negatives`."""
         return {
             **self.analysis.json(),
             "epochs": [epoch.json() for epoch in self.epochs],
             "agreements": [asdict(agreement) for agreement in self.agreements],
+            "false_negatives": [asdict(found) for found in self.false_negatives],
         }
 
 
@@ -62,4 +68,5 @@ def read_record(folder: str | Path) -> Record:
         read_analysis(found),
         tuple(read_analysis(epoch) for epoch in epochs),
         value_of(tuple[Agreement, ...], found.get("agreements", ())),
+        value_of(tuple[FalseNegatives, ...], found.get("false_negatives", ())),
     )

@@ -10,6 +10,7 @@ from onca.analyse import Analysis, Interval, findings
 from onca.analyse.classes import ClassPair
 from onca.analyse.record import FILE, Record, read_record
 from onca.report.difficulty_charts import Course, bars, courses
+from onca.report.false_negatives import false_negative_sections
 from onca.report.figure import Figure, Panel
 from onca.report.page import Html, badge, figure, join, section, table, tag
 
@@ -30,6 +31,7 @@ def analysis_sections(record: Record) -> tuple[Html, ...]:
     return (
         section("What the negatives are", _lead(record.analysis), _findings(record.analysis)),
         section("Along difficulty", *(figure(one) for one in drawn)),
+        *false_negative_sections(record.false_negatives),
         *_classes(record.analysis),
         *_agreements(record),
     )

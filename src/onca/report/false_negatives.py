@@ -31,8 +31,8 @@ def _lead(found: FalseNegatives) -> str:
     return (
         f"Without labels, {percent(found.prior.tau_plus)} of all negatives are estimated to be of the query's class "
         f"(tau_plus){by_labels}. The estimate takes what lies on the hard side of a query's similarities beyond what "
-        "the anti-correlated side lets expect: it counts the classmates that this space shows, and is a lower bound "
-        "while the space is poor."
+        "the anti-correlated side lets expect. It misses classmates that look like strangers, and counts whatever this "
+        "space finds alike for other reasons; where there are labels, they show by how much it errs here."
     )
 
 

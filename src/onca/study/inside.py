@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from onca.analyse import Record, agreements, analyse, brief, embed, write_record
+from onca.analyse.false_negatives import false_negatives
 from onca.analyse.record import FILE
 from onca.audit.run import finish, of_run
 from onca.data import Splits
@@ -41,4 +42,5 @@ def analysed(run: Run) -> None:
     each = [analyse(space, floor=False) for space in spaces[:-1]]
     last = analyse(spaces[-1])
     found = agreements(spaces, queries=min(COMPARED, len(spaces[-1]))) if len(spaces) > 1 else ()
-    write_record(Record(last, tuple(brief(one) for one in (*each, last)), found), folder)
+    false = tuple(one for space in spaces if (one := false_negatives(space)) is not None)
+    write_record(Record(last, tuple(brief(one) for one in (*each, last)), found, false), folder)
