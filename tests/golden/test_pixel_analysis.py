@@ -1,8 +1,8 @@
 """The analysis of difficulty on raw pixels against values computed without onca.
 
 `data` names a pack under the folder ONCA_DATA. The first images of each class, in file order, are queries, the next
-ones negatives; classes without wnids get theirs by name (CIFAR). What the file holds is compared with the keys of the same
-name in what `onca analyse --json` prints, and with the `Analysis` that the functions return.
+ones negatives; classes without wnids get theirs by name (CIFAR). What the file holds is compared with the keys of the
+same name in what `onca analyse --json` prints, and with the `Analysis` that the functions return.
 """
 
 import json
