@@ -8,6 +8,14 @@ from torch.nn import functional
 
 import onca
 from onca.data import ImageSet, load
+from onca.data.descriptors import (
+    hash_of,
+    mirrored_outlines,
+    mirrored_waves,
+    outlines,
+    perceptual_hash,
+    waves,
+)
 from onca.data.duplicates import _alike, components, duplicate_pairs, near_duplicates
 
 
@@ -62,6 +70,43 @@ def test_planted_duplicates_are_found_and_nothing_else(coats: torch.Tensor, how:
     assert found <= planted
     assert len(found) >= least
     assert bool(pairs.identical.all()) == (how == "copied")
+    assert not bool(pairs.mirrored.any())
+
+
+@pytest.mark.parametrize(("how", "least"), [("copied", 40), ("darker", 36), ("noisy", 36), ("made smaller", 16)])
+def test_planted_mirror_images_are_found_and_said_to_be(coats: torch.Tensor, how: str, least: int) -> None:
+    images = image_set(torch.cat([coats, changed(coats[:40])[how].flip(-1)]))
+    pairs = duplicate_pairs(images)
+    assert {tuple(pair) for pair in pairs.rows.tolist()} <= {(k, 300 + k) for k in range(40)}
+    assert len(pairs) >= least and bool(pairs.mirrored.all()) and not bool(pairs.identical.any())
+    if how == "copied":
+        assert pairs.bits.tolist() == [0] * 40 and float(pairs.outline.min()) > 1 - 1e-5
+    assert len(duplicate_pairs(images, mirrored=False)) == 0
+    group = near_duplicates(images)
+    assert int((group[300:] == torch.arange(40)).sum()) == len(pairs)
+    assert near_duplicates(images, mirrored=False).unique().numel() == 340
+
+
+def test_upside_down_is_another_picture(coats: torch.Tensor) -> None:
+    assert len(duplicate_pairs(image_set(torch.cat([coats, coats[:40].flip(-2)])))) == 0
+
+
+def test_a_pair_that_is_alike_both_ways_is_listed_once_as_upright(coats: torch.Tensor) -> None:
+    """Pictures that are their own mirror images, and the same a little darker."""
+    symmetric = ((coats[:20].float() + coats[:20].float().flip(-1)) / 2).to(torch.uint8)
+    pairs = duplicate_pairs(image_set(torch.cat([symmetric, changed(symmetric)["darker"]])))
+    assert pairs.rows.tolist() == [[k, 20 + k] for k in range(20)] and not bool(pairs.mirrored.any())
+
+
+@pytest.mark.parametrize("size", [20, 32, 45, 64])
+def test_what_is_known_of_an_image_tells_what_its_mirror_image_has(coats: torch.Tensor, size: int) -> None:
+    """At sizes below, at and above that of the descriptors, and at one that does not divide."""
+    images = functional.interpolate(coats[:50].float(), size=size, mode="bilinear").to(torch.uint8)
+    flipped = images.flip(-1)
+    here, there = outlines(images)[:, mirrored_outlines()], outlines(flipped)
+    assert torch.allclose(here, there, atol=2e-4) and not torch.allclose(outlines(images), there, atol=0.1)
+    assert torch.allclose(mirrored_waves(waves(images)), waves(flipped), atol=0.05)
+    assert float((hash_of(mirrored_waves(waves(images))) == perceptual_hash(flipped)).float().mean()) > 0.999
 
 
 def test_every_identical_pair_is_found_even_without_outlines() -> None:
@@ -88,14 +133,33 @@ def test_the_first_look_loses_no_pair(least: float, spread: float) -> None:
     rows[::3] = rows[1::3] + torch.rand(500, 1, generator=draw) * torch.randn(500, 200, generator=draw)
     rows = functional.normalize(rows)
     rows[7] = 0
-    exact = rows.double() @ rows.double().T
-    sure, possible = exact >= least + 1e-6, exact >= least - 1e-6
-    found = torch.zeros(1500, 1500, dtype=torch.bool)
-    pairs, cosines = _alike(rows, least)
-    found[pairs[:, 0], pairs[:, 1]] = True
+    mirror = torch.arange(200)
+    mirror[:150] = mirror[:150].view(75, 2).flip(1).flatten()  # 75 couples change places, 50 stay
+    some = torch.randint(0, 1500, (2, 200), generator=draw)
+    rows[some[0]] = rows[some[1]][:, mirror]
     upper = torch.ones(1500, 1500).triu(1).bool()
-    assert bool((found[sure & upper]).all()) and not bool((found & ~(possible & upper)).any())
-    assert float((exact[pairs[:, 0], pairs[:, 1]] - cosines).abs().max()) < 1e-5
+    pairs, cosines, mirrored = _alike(rows, mirror, least)
+    for turned in (False, True):
+        exact = rows.double() @ (rows[:, mirror] if turned else rows).double().T
+        sure, possible = exact >= least + 1e-6, exact >= least - 1e-6
+        (first, second), found = pairs[mirrored == turned].T, torch.zeros(1500, 1500, dtype=torch.bool)
+        found[first, second] = True
+        assert int((sure & upper).sum()) > 100 and len(first) == int(found.sum())
+        assert bool((found[sure & upper]).all()) and not bool((found & ~(possible & upper)).any())
+        assert float((exact[first, second] - cosines[mirrored == turned]).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+def test_few_rows_lose_none_either(count: int) -> None:
+    """Fewer rows than directions: most directions are of no row, and may not be taken for what they are not."""
+    mirror = torch.arange(200).flip(0)
+    rows = functional.normalize(torch.randn(count, 200, generator=torch.Generator().manual_seed(count)))
+    rows = torch.cat([rows, rows[:, mirror], rows])
+    pairs, _, mirrored = _alike(rows, mirror, 0.99)
+    expected = [(k, k + count, True) for k in range(count)] + [(k + count, k + 2 * count, True) for k in range(count)]
+    expected += [(k, k + 2 * count, False) for k in range(count)]
+    found = [(*pair, turned) for pair, turned in zip(pairs.tolist(), mirrored.tolist(), strict=True)]
+    assert sorted(found) == sorted(expected)
 
 
 def test_groups_are_connected_components_named_by_their_smallest_index(coats: torch.Tensor) -> None:

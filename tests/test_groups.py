@@ -13,13 +13,15 @@ from onca.data.groups import Joined, members, show_duplicates
 
 
 def coats(path: Path) -> str:
-    """40 + 10 coats; test image 0 is training image 3, test image 1 is training images 4 and 30, under two labels."""
+    """40 + 11 coats; test image 0 is training image 3, test image 1 is training images 4 and 30, under two labels; test
+    image 10 is training image 7 mirrored."""
     pixels = load("world(families=2, genera=2, species=1)", images=60).train.pixels.permute(0, 2, 3, 1).numpy()
     train, test = list(range(40)), [3, 4, *range(50, 58)]
     train[30] = 4
+    shown = [pixels[k] for k in test] + [pixels[7][:, ::-1]]
     names = ["ant", "bee"]
     write_pack(path / "train.npz", [k % 2 for k in range(40)], names, [encode(pixels[k]) for k in train])
-    write_pack(path / "test.npz", [1, 1, *[0] * 8], names, [encode(pixels[k]) for k in test])
+    write_pack(path / "test.npz", [1, 1, *[0] * 9], names, [encode(image) for image in shown])
     write_pack(path / "val.npz", [0], names, [encode(pixels[59])])
     return f"npz:{path}"
 
@@ -28,16 +30,16 @@ def test_planted_groups_are_printed_and_drawn(tmp_path: Path, capsys: pytest.Cap
     path = show_duplicates(coats(tmp_path), tmp_path / "groups.png")
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
-        "51 images, 2 groups of near-duplicates, 3 pairs",
-        "3 pairs are the same pixels; of 3 with known labels 2 agree",
+        "52 images, 3 groups of near-duplicates, 4 pairs",
+        "3 pairs are the same pixels, 1 mirrored; of 4 with known labels 2 agree",
         "",
         "part images in a group with one in train",
-        "train 40 3",
+        "train 40 4",
         "validation 1 0 0",
-        "test 10 2 2",
+        "test 11 3 3",
         "",
         "size groups of one label",
-        "2 1 1",
+        "2 2 1",
         "3 1 0",
         str(path),
     ]
@@ -49,7 +51,7 @@ def test_planted_groups_are_printed_and_drawn(tmp_path: Path, capsys: pytest.Cap
 def test_a_source_without_any_says_so_and_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coats(tmp_path)
     show_duplicates(f"npz:{tmp_path}/test.npz", tmp_path / "none.png")
-    assert "10 images, 0 groups of near-duplicates, 0 pairs" in capsys.readouterr().out
+    assert "11 images, 0 groups of near-duplicates, 0 pairs" in capsys.readouterr().out
     assert not (tmp_path / "none.png").exists()
 
 
@@ -60,7 +62,7 @@ def test_joined_parts_give_the_images_of_each(tmp_path: Path) -> None:
     parts = [(splits.test, 9), (splits.train, 0), (splits.validation, 0), (splits.test, 0), (splits.train, 39)]
     for got, (part, row) in zip(joined.take(rows), parts, strict=True):
         assert torch.equal(got, part.pixels[row])
-    assert len(joined) == 51 and joined.part.bincount().tolist() == [40, 1, 10]
+    assert len(joined) == 52 and joined.part.bincount().tolist() == [40, 1, 11]
 
 
 def test_groups_come_largest_first() -> None:

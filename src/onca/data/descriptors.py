@@ -22,6 +22,7 @@ from onca.data.imageset import ImageSet
 SIDE = 32  # pixels
 CELLS, ORIENTATIONS = 8, 8  # cells a side, and bins over half a turn
 SHADES = 4  # bins of each of red, green and blue
+WAVES = 8  # of the brightness, in each direction
 SMOOTH = (0.2, 0.6, 0.2)  # weights of three neighbouring pixels: what JPEG and resizing leave is not an outline
 NOISE = 2.0  # grey levels across two pixels that are no edge, so that a plain image has none
 GREY = (0.299, 0.587, 0.114)
@@ -55,6 +56,13 @@ def outlines(pixels: Tensor) -> Tensor:
     return _root((cells @ (shared @ cells.T)).flatten(1))
 
 
+def mirrored_outlines() -> Tensor:
+    """Where the outlines of an image stand when it is mirrored, int64 [512]: `outlines(pixels.flip(-1))` are
+    `outlines(pixels)[:, mirrored_outlines()]`, since cells change sides and edges lean the other way."""
+    places = torch.arange(ORIENTATIONS * CELLS**2).view(ORIENTATIONS, CELLS, CELLS)
+    return places.flip(2)[-torch.arange(ORIENTATIONS) % ORIENTATIONS].flatten()
+
+
 def colours(pixels: Tensor) -> Tensor:
     """How much of the image has which colour: uint8 [n,3,H,W] -> unit rows [n,64]."""
     shade = (_small(pixels) * (SHADES / 256)).long().clamp_max(SHADES - 1)
@@ -70,9 +78,23 @@ def descriptors(pixels: Tensor) -> Tensor:
 
 def perceptual_hash(pixels: Tensor) -> Tensor:
     """The 63 lowest waves of the brightness, +1 above their median and -1 else, float32 [n,63] (pHash, Zauner 2010)."""
-    wave = math.pi / SIDE * torch.outer(torch.arange(8), torch.arange(SIDE) + 0.5)
-    waves = wave.cos() @ _grey(pixels)[:, 0] @ wave.cos().T
-    low = waves.flatten(1)[:, 1:]  # without the mean
+    return hash_of(waves(pixels))
+
+
+def waves(pixels: Tensor) -> Tensor:
+    """How much there is of the lowest cosine waves of the brightness: uint8 [n,3,H,W] -> [n,63], without the mean."""
+    wave = math.pi / SIDE * torch.outer(torch.arange(WAVES), torch.arange(SIDE) + 0.5)
+    return (wave.cos() @ _grey(pixels)[:, 0] @ wave.cos().T).flatten(1)[:, 1:]
+
+
+def mirrored_waves(low: Tensor) -> Tensor:
+    """`waves` [n,63] of the mirrored images: odd waves from left to right change their sign."""
+    odd = torch.arange(1, WAVES**2) % WAVES % 2
+    return low * (1 - 2 * odd)
+
+
+def hash_of(low: Tensor) -> Tensor:
+    """The hash whose waves [n,63] these are."""
     return torch.where(low > low.median(1, keepdim=True).values, 1.0, -1.0)
 
 

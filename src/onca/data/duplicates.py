@@ -2,7 +2,8 @@
 
 Two images are near-duplicates when their outlines are alike and so is the layout of their brightness: outlines (see
 `descriptors`) do not care for colour, contrast and a pixel's shift, the hash does not care for fine detail. Identical
-images always are. All pairs are looked at, none by luck: see `_alike`. New: in no paper.
+images always are. One of the two may be mirrored, left for right. All pairs are looked at, none by luck: see `_alike`.
+New: in no paper.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from onca.data.descriptors import BLOCK, Images, each, outlines, perceptual_hash
+from onca.data.descriptors import BLOCK, Images, each, hash_of, mirrored_outlines, mirrored_waves, outlines, waves
 from onca.data.imageset import ImageSet
 
 OUTLINE = 0.975  # least cosine of the outlines; docs/methods/near_duplicates.md shows what other values find
@@ -38,18 +39,20 @@ class Pairs:
     outline: Tensor  # float32 [P] cosine of the outlines
     bits: Tensor  # int64 [P] bits of the hash that differ, of 63
     identical: Tensor  # bool [P] the same pixels
+    mirrored: Tensor  # bool [P] alike when one of the two is mirrored, and only then: outline and bits are of that
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
-def near_duplicates(images: ImageSet, *, outline: float = OUTLINE, bits: int = BITS) -> Tensor:
+def near_duplicates(images: ImageSet, *, outline: float = OUTLINE, bits: int = BITS, mirrored: bool = True) -> Tensor:
     """The group of each image, int64 [I] by image index: connected components of all pairs.
 
     A group is named by its smallest index, so that an image without a near-duplicate (or one that the set does not
     hold) is a group of its own. Errors: ValueError for thresholds out of range.
     """
-    first = components(len(images), duplicate_pairs(images, outline=outline, bits=bits).rows)
+    pairs = duplicate_pairs(images, outline=outline, bits=bits, mirrored=mirrored)
+    first = components(len(images), pairs.rows)
     count = int(images.index.max()) + 1 if len(images) else 0
     least = torch.full((len(images),), count).scatter_reduce(0, first, images.index, "amin")
     group = torch.arange(count)
@@ -57,8 +60,10 @@ def near_duplicates(images: ImageSet, *, outline: float = OUTLINE, bits: int = B
     return group
 
 
-def duplicate_pairs(images: Images, *, outline: float = OUTLINE, bits: int = BITS) -> Pairs:
+def duplicate_pairs(images: Images, *, outline: float = OUTLINE, bits: int = BITS, mirrored: bool = True) -> Pairs:
     """All pairs whose outlines have a cosine of at least `outline` and whose hashes differ in at most `bits` bits.
+
+    mirrored: pairs of which one image must be mirrored for this count as well.
 
     One core takes about 20 s for 50,000 images, and four times as long for twice as many. An image without any edge has
     no outlines, and only its copies are its near-duplicates. Errors: ValueError for thresholds out of range.
@@ -68,17 +73,22 @@ def duplicate_pairs(images: Images, *, outline: float = OUTLINE, bits: int = BIT
     original = _originals(images)
     single = (original == torch.arange(len(original))).nonzero().flatten()
     copies = (original != torch.arange(len(original))).nonzero().flatten()
-    rows, cosine = _alike(each(outlines, images)[single], outline)
-    hashes = each(perceptual_hash, images)[single]
-    differ = ((63 - (hashes[rows[:, 0]] * hashes[rows[:, 1]]).sum(1)) / 2).round().long()
-    near = differ <= bits
+    rows, cosine, turned = _alike(each(outlines, images)[single], mirrored_outlines(), outline)
+    low = each(waves, images)[single]
+    hashes = torch.stack([hash_of(low), hash_of(mirrored_waves(low))])
+    differ = ((63 - (hashes[0, rows[:, 0]] * hashes[turned.long(), rows[:, 1]]).sum(1)) / 2).round().long()
+    near = (differ <= bits) & (~turned | mirrored)
+    pair = rows[:, 0] * len(single) + rows[:, 1]
+    near &= ~(turned & torch.isin(pair, pair[near & ~turned]))
     pairs = torch.cat([single[rows[near]], torch.stack([original[copies], copies], 1)])
     order = torch.from_numpy(np.lexsort((pairs[:, 1], pairs[:, 0])))
+    none = torch.zeros(len(copies), dtype=torch.int64)
     return Pairs(
         rows=pairs[order],
         outline=torch.cat([cosine[near], torch.ones(len(copies))])[order],
-        bits=torch.cat([differ[near], torch.zeros(len(copies), dtype=torch.int64)])[order],
+        bits=torch.cat([differ[near], none])[order],
         identical=torch.cat([torch.zeros(int(near.sum())), torch.ones(len(copies))]).bool()[order],
+        mirrored=torch.cat([turned[near], none.bool()])[order],
     )
 
 
@@ -102,23 +112,43 @@ def _originals(images: Images) -> Tensor:
     return torch.tensor(rows, dtype=torch.int64)
 
 
-def _alike(rows: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """All pairs i < j of unit or zero rows [N,F] whose cosine is at least `least`: [P,2], and their cosines [P].
+def _alike(rows: Tensor, mirror: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+    """All pairs i < j of unit or zero rows [N,F] whose cosine is at least `least`, and those with j mirrored.
 
-    A first look takes a few numbers a row: the parts p along the directions in which the rows vary most, and the length
-    r of the rest. A cosine is at most p.p' + r r' (Cauchy and Schwarz), so that no pair is lost; the few pairs that get
-    through are computed in full.
+    mirror: where the entries of a row stand when it is mirrored, int64 [F]; twice mirrored is as before. Returns the
+    pairs [P,2], their cosines [P], and which are of j mirrored, bool [P]; a pair can be there in both ways.
+
+    A first look takes a few numbers a row: its parts p along directions that mirroring leaves as they are, its parts q
+    along directions that mirroring turns round, those in which the rows vary most, and the length r of the rest. A
+    cosine is at most p.p' + q.q' + r r' (Cauchy and Schwarz), the mirrored one at most p.p' - q.q' + r r', so that no
+    pair is lost; the few pairs that get through are computed in full.
     """
-    _, directions = torch.linalg.eigh(rows.T @ rows)  # ascending
-    parts = rows @ directions[:, -LEADING:]
-    rest = (rows.square().sum(1) - parts.square().sum(1)).clamp_min(0).sqrt()
-    short = torch.cat([parts, rest[:, None]], 1)
-    pairs, cosines = [torch.empty(0, 2, dtype=torch.int64)], [torch.empty(0)]
+    even, odd = (rows @ kept for kept in _directions(rows, mirror))
+    rest = (rows.square().sum(1) - even.square().sum(1) - odd.square().sum(1)).clamp_min(0).sqrt()
+    even = torch.cat([even, rest[:, None]], 1)
+    pairs, cosines, mirrored = [torch.empty(0, 2, dtype=torch.int64)], [torch.empty(0)], [torch.empty(0).bool()]
     for start in range(0, len(rows), ROWS):
-        bound = short[start : start + ROWS] @ short[start:].T
+        bound = (odd[start : start + ROWS] @ odd[start:].T).abs_().addmm_(even[start : start + ROWS], even[start:].T)
         found = (bound >= least - SLACK).nonzero()
         for some in torch.split(start + found[found[:, 0] < found[:, 1]], ROWS * 100):
-            cosine = (rows[some[:, 0]] * rows[some[:, 1]]).sum(1)
-            pairs.append(some[cosine >= least])
-            cosines.append(cosine[cosine >= least])
-    return torch.cat(pairs), torch.cat(cosines)
+            first, second = rows[some[:, 0]], rows[some[:, 1]]
+            for turned, other in ((False, second), (True, second[:, mirror])):
+                cosine = (first * other).sum(1)
+                pairs.append(some[cosine >= least])
+                cosines.append(cosine[cosine >= least])
+                mirrored.append(torch.full((len(pairs[-1]),), turned))
+    return torch.cat(pairs), torch.cat(cosines), torch.cat(mirrored)
+
+
+def _directions(rows: Tensor, mirror: Tensor) -> tuple[Tensor, Tensor]:
+    """Those that mirroring leaves as they are [F,a], and those that it turns round [F,b]: the a + b = LEADING (at most)
+    of all such in which the rows vary most."""
+    sign, basis = torch.linalg.eigh(torch.eye(len(mirror))[mirror])
+    gram, found = rows.T @ rows, []
+    for side in (basis[:, sign > 0], basis[:, sign < 0]):
+        variance, directions = torch.linalg.eigh(side.T @ gram @ side)
+        found.append((variance, side @ directions))
+    every = torch.cat([variance for variance, _ in found])
+    least = every.topk(min(LEADING, len(every))).values[-1]
+    (kept, even), (turned, odd) = found
+    return even[:, kept >= least], odd[:, turned >= least]

@@ -95,8 +95,9 @@ def table(images: Joined, pairs: Pairs, found: list[Tensor]) -> list[str]:
     agree = int(((label[first] == label[second]) & (label[first] >= 0)).sum())
     known = int(((label[first] >= 0) & (label[second] >= 0)).sum())
     lines = [f"{len(images):,} images, {len(found):,} groups of near-duplicates, {len(pairs):,} pairs"]
+    same, turned = int(pairs.identical.sum()), int(pairs.mirrored.sum())
     lines.append(
-        f"{int(pairs.identical.sum()):,} pairs are the same pixels; of {known:,} with known labels {agree:,} agree"
+        f"{same:,} pairs are the same pixels, {turned:,} mirrored; of {known:,} with known labels {agree:,} agree"
     )
     lines += ["", f"{'part':<12}{'images':>9}{'in a group':>12}{'with one in train':>19}"]
     for number, name in enumerate(names):
