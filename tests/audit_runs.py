@@ -92,7 +92,7 @@ def clean_settings() -> Iterator[dict[str, Any]]:
         {"host": "npid", "epochs": 4},
         {"host": "cmc", "epochs": 4},
         {"host": "looc", "spaces": "rotation,colour"},
-        {"host": "npid", "method": "nce", "draws": 64, "epochs": 4},
+        {"host": "npid", "method": "nce", "draws": 64, "epochs": 4, "lr": 0.003},  # its slopes are sums over negatives
         {"host": "moco", "symmetric": True},
         {"host": "moco", "memory": "lasting(hardest(5))"},
         {"host": "moco", "support": 3, "method": "fnc(k=5, threshold=0.9)"},

@@ -94,14 +94,21 @@ def audit_run(
     from onca.train.batches import batches
     from onca.train.checkpoint import load_checkpoint
     from onca.train.loop import make_batch, start
+    from onca.train.network import device
+    from onca.train.state import restore
 
     place = Path(folder)
     run = load_run(place)
-    if load_checkpoint(place / "checkpoint") is None:
+    held = load_checkpoint(place / "checkpoint", device(run.device))
+    if held is None:
         raise ValueError(f"{folder} holds no checkpoint yet: train first ({run.command})")
     data = data or load_data(run)
     with torch.random.fork_rng():
         training = start(run, data)
+        try:
+            restore(training, *held)  # from this folder, whatever its name: an older version named runs otherwise
+        except RuntimeError as problem:
+            raise ValueError(f"{folder} holds the checkpoint of another version: {problem}") from problem
         training.host.train()
         audit = Audit(queries=queries, every=1, duplicates=_groups(data))
         epoch = training.step // training.per_epoch

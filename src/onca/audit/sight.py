@@ -73,6 +73,9 @@ class Sight:
         if self.duplicates is None or not bool((self.index >= 0).any()):
             return None
         group = self.duplicates.to(of.index.device)
+        last = int(torch.cat([of.index.flatten(), self.index]).max())
+        if last >= len(group):
+            raise ValueError(f"duplicates has {len(group)} rows, one for each image, and none for image {last}")
         mine = torch.where(self.index >= 0, group[self.index.clamp_min(0)], -1)[:, None]
         theirs = torch.where(of.index >= 0, group[of.index.clamp_min(0)], -2)
         return (mine == theirs) & (of.index != self.index[:, None])
