@@ -12,7 +12,7 @@ import tyro
 from onca.data import ImageSet
 
 if TYPE_CHECKING:  # scipy is loaded when the command runs, so that other commands start without it
-    from onca.analyse import Agreement, Analysis, Space
+    from onca.analyse import Agreement, Analysis, FalseNegatives, Space
 
 PIXELS = "pixels"
 ASKED = 1000  # queries on which spaces are compared with each other
@@ -94,7 +94,7 @@ def analyse(
         spaces = [_read(what, labels, hierarchy, _images(on, part, images) if on else None, bad)]
     others = [space for folder in against for space in _embedded(folder, **run)]
     analysis, each = _analysed(spaces, chosen, floor=what != PIXELS)
-    record = Record(analysis, each, _compared([*spaces, *others], seed))
+    record = Record(analysis, each, _compared([*spaces, *others], seed), _false_negatives(spaces, seed))
     folder = out or (place / "analysis" if place.is_dir() else None)
     path = write_record(record, folder) if folder else None
     found = record.json()
@@ -126,6 +126,18 @@ def _analysed(spaces: Sequence[Space], chosen: dict[str, Any], floor: bool) -> t
             watch(place, len(spaces) - 1)
             each.append(brief(analyse(space, floor=False, **chosen)))
     return last, (*each, brief(last))
+
+
+def _false_negatives(spaces: Sequence[Space], seed: int) -> tuple[FalseNegatives, ...]:
+    from onca.analyse import false_negatives
+    from onca.analyse.progress import progress
+
+    found = []
+    with progress("looking for false negatives", "spaces") as watch:
+        for place, space in enumerate(spaces):
+            found.append(false_negatives(space, seed=seed))
+            watch(place + 1, len(spaces))
+    return tuple(one for one in found if one is not None)
 
 
 def _compared(spaces: Sequence[Space], seed: int) -> tuple[Agreement, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from onca.analyse.agreement import Agreement
 from onca.analyse.analysis import Analysis
 from onca.analyse.difficulty import Contrast
+from onca.analyse.false_negatives import FalseNegatives
 from onca.analyse.findings import Depth, findings
 from onca.analyse.record import Record
 from onca.analyse.statistics import Interval
@@ -36,12 +37,38 @@ def summary(record: Record, depth: Depth = "max") -> str:
         if found.floor:
             lines += _wrapped(f"raw pixels: {found.floor}", "    ")
     lines += _cuts(analysis, depth)
+    if record.false_negatives:
+        lines += _false(record.false_negatives[-1])
     if record.epochs:
         lines += _over_training(record.epochs, depth)
     if record.agreements:
         lines += ["", "difficulty of the same pairs in two spaces, rank correlation:"]
         lines += [line for agreement in record.agreements for line in _wrapped(_agreement(agreement), "    ")]
     return "\n".join(lines)
+
+
+def _false(found: FalseNegatives) -> list[str]:
+    """What is estimated without labels, and what detectors find."""
+    tau, known = found.prior.tau_plus, found.prior.labelled
+    by_labels = "" if known.value is None else f"; by labels {_percent(known)}"
+    said = (
+        f"false negatives: without labels, {_percent(tau)} of all are estimated to be of the query's class{by_labels}"
+    )
+    lines = ["", *_wrapped(said)]
+    if found.detections:
+        lines += ["", f"{'detector':<{WIDTH - 30}}{'chosen':>10}{'precision':>10}{'recall':>10}"]
+    for one in found.detections:
+        cells = "".join(f"{_percent(share, False):>10}" for share in (one.chosen, one.precision, one.recall))
+        fits = len(one.detector) <= WIDTH - 30
+        lines += [f"{one.detector:<{WIDTH - 30}}{cells}"] if fits else [one.detector, " " * (WIDTH - 30) + cells]
+    return lines
+
+
+def _percent(found: Interval, ends: bool = True) -> str:
+    if found.value is None:
+        return "-"
+    spread = f" ({100 * found.low:.2f} to {100 * found.high:.2f})" if ends and found.low and found.high else ""
+    return f"{100 * found.value:.{2 if ends else 1}f} %{spread}"
 
 
 def _wrapped(line: str, before: str = "") -> list[str]:
