@@ -412,5 +412,24 @@ def test_the_command_writes_the_page_of_a_run_with_ages_and_exports(tmp_path: Pa
     assert (tmp_path / "export" / "atlas.parquet").is_file()
 
 
+def test_the_command_takes_files_of_embeddings(tmp_path: Path, capsys: Any) -> None:
+    draw = np.random.default_rng(0)
+    for name in ("one", "two"):
+        np.savez(tmp_path / f"{name}.npz", embeddings=draw.normal(size=(70, 6)), labels=np.arange(70) % 7)
+    given = [str(tmp_path / "one.npz"), "--against", str(tmp_path / "two.npz"), "--images", "35"]
+    assert cli.main(["explore", *given]) == 0
+    page = tmp_path / "one.explorer.html"
+    assert capsys.readouterr().out == f"{page}\n" and page.with_suffix(".parquet").is_file()
+    shown = payload(page)
+    assert [run["name"] for run in shown["runs"]] == ["one.npz", "two.npz"] and shown["thumbs"] is None
+    assert numbers(shown["images"]["index"]).tolist() == list(range(35))
+
+
+def test_the_command_names_what_is_not_there(tmp_path: Path, capsys: Any) -> None:
+    assert cli.main(["explore", str(tmp_path / "nothing")]) == 2
+    assert "neither a run nor a file of embeddings" in capsys.readouterr().err
+    assert cli.main(["explore", str(tmp_path)]) == 2 and "run.json" in capsys.readouterr().err
+
+
 def test_layouts_are_values() -> None:
     assert layout(50, (90,)) == layout(50, (90, 90)) and isinstance(layout(50, ()), Layout)

@@ -19,7 +19,7 @@ from onca.report.explorer.export import export
 from onca.report.explorer.layout import Layout, layout
 from onca.report.explorer.payload import NONE, payload
 from onca.report.explorer.plane import Kind, planes
-from onca.report.explorer.series import Checkpoint, Series, check, groups_of, seen_in
+from onca.report.explorer.series import Checkpoint, Series, check, groups_of, seen_in, short
 from onca.report.explorer.sheets import Sheets, in_blocks, sheets
 from onca.report.explorer.table import pyarrow, write_table
 from onca.report.explorer.views import Views
@@ -121,7 +121,7 @@ def _sheets(space: Space, views: Views | None) -> tuple[Sheets | None, Sheets | 
 
 
 def _lead(space: Space) -> str:
-    what = (space.images.source if space.images is not None else space.source).rsplit("/", 1)[-1]  # no path on a page
+    what = short(space.images.source if space.images is not None else space.source)
     return (
         f"Whom is an image pushed away from? Each of {len(space):,} images of {what} asks all others. Its negatives "
         "are laid out from the hardest to the easiest, with the edges of the window drawn where they fall."

@@ -118,6 +118,7 @@ def _panels(data: Any) -> Html:
 
 def _side(number: int, run: Any, runs: int) -> Html:
     last = len(run["checkpoints"]) - 1
+    alone = {"hidden": ""} if last == 0 else {}
     slider = tag(
         "input",
         id=f"slider{number}",
@@ -127,12 +128,11 @@ def _side(number: int, run: Any, runs: int) -> Html:
         value=str(last),
         step="1",
         aria_label=f"Checkpoint of {run['name']}",
-        **({"disabled": ""} if last == 0 else {}),
     )
     checkpoint = tag(
         "div",
-        tag("label", "Checkpoint", for_=f"slider{number}"),
-        tag("div", slider, tag("div", *_epochs(run), class_="ticks", aria_hidden="true"), class_="track"),
+        tag("label", "Checkpoint", for_=f"slider{number}", **alone),
+        tag("div", slider, tag("div", *_epochs(run), class_="ticks", aria_hidden="true"), class_="track", **alone),
         tag("output", "", for_=f"slider{number}"),
         class_="slider",
     )

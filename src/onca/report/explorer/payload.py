@@ -13,7 +13,7 @@ from torch import Tensor
 from onca.analyse import Space
 from onca.report.explorer.ages import Ages
 from onca.report.explorer.layout import Layout
-from onca.report.explorer.series import Checkpoint, Series, groups
+from onca.report.explorer.series import Checkpoint, Series, groups, short
 from onca.report.explorer.sheets import Sheets
 
 KINDS = {"u8": "<u1", "i8": "<i1", "u16": "<u2", "i32": "<i4", "f32": "<f4", "f64": "<f8"}
@@ -85,7 +85,7 @@ def _layout(layout: Layout) -> dict[str, Any]:
 def _checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
     found = checkpoint.entries
     return {
-        "source": checkpoint.space.source,
+        "source": short(checkpoint.space.source),
         "epoch": checkpoint.space.epoch,
         "width": found.row.shape[1],
         "row": array(found.row, "u16"),

@@ -95,6 +95,11 @@ def check(spaces: Sequence[Space], against: Sequence[Space], most: int) -> None:
             )
 
 
+def short(source: str) -> str:
+    """What a page calls a source: without the folders before it, which are the machine's own."""
+    return source.rsplit("/", 1)[-1]
+
+
 def each(series: Sequence[Series]) -> Iterator[tuple[str, Checkpoint]]:
     """All checkpoints, with the name of their series."""
     for one in series:
