@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-TABLES = ("window", "methods", "batch", "knn", "invp", "views", "step", "memory", "growth")
+TABLES = ("window", "methods", "batch", "knn", "invp", "views", "step", "memory", "growth", "ledger")
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import onca
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import batch, data, growth, invp, knn, machine, measure, memory, methods, step, views, window  # noqa: E402
+from benchmarks import batch, data, growth, invp, knn, ledger, machine, measure, memory, methods, step, views, window  # noqa: E402
 from benchmarks.__main__ import TABLES, failures  # noqa: E402
 from benchmarks.measure import Row, Table, Target, Unequal, agree, compare, slope  # noqa: E402
 from benchmarks.table import as_json, lines, verdict  # noqa: E402
@@ -30,6 +30,7 @@ SMALL = {
     "knn": lambda: knn.table((500,), 16, 16, (1, 20)),
     "invp": lambda: invp.table(8, 400, 16),
     "views": lambda: views.table({32: 4, 96: 2}),
+    "ledger": lambda: ledger.table(600, 20, "small(4)", ("infonce",)),
     "growth": lambda: growth.table({"queries": (4, 8), "percent": (1, 100)}, growth.BASE | {"keys": 300}),
 }
 
@@ -43,6 +44,7 @@ def short(monkeypatch):
     monkeypatch.setattr(growth, "SECONDS", 0)
     monkeypatch.setattr(memory, "PROCESSES", 1)
     monkeypatch.setattr(step, "WARM_UP", 1)
+    monkeypatch.setattr(ledger, "WARM_UP", 1)
     monkeypatch.setattr(machine, "compiler", lambda: None)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -39,19 +39,22 @@ class Row:
 
 
 class Rows:
-    """The rows of a bag. Slices are made for whole blocks, because tests judge the blocks they were prepared on."""
+    """The rows of a bag. Where rules asked something of its entries, slices are made for whole blocks, because tests
+    judge the blocks they were prepared on."""
 
     def __init__(self, bag: Bag) -> None:
         self.bag = bag
-        self._made: dict[int, tuple[int, list[Slice]]] = {}  # start of a block -> its end and slices
+        asked = any(link.tests or link.turned for link in bag.links)
+        self._parts = sliced.blocks(len(bag.query), bag.height if asked else 1)
+        self._made: dict[int, list[Slice]] = {}  # start of a block -> its slices
 
     def of(self, query: int) -> list[Row]:
         """One row for each link."""
-        part = next(part for part in sliced.blocks(len(self.bag.query), self.bag.height) if query < part.stop)
+        part = self._parts[query // self._parts[0].stop]
         if part.start not in self._made:
             with torch.no_grad(), torch.autocast(self.bag.query.device.type, enabled=False):
-                self._made[part.start] = part.stop, self.bag.slices(part)
-        return [self._row(piece, query - part.start) for piece in self._made[part.start][1]]
+                self._made[part.start] = self.bag.slices(part)
+        return [self._row(piece, query - part.start) for piece in self._made[part.start]]
 
     def _row(self, piece: Slice, at: int) -> Row:
         score = piece.score[at].double().cpu()

@@ -64,20 +64,23 @@ class Sample:
 def entries(of: Entries, seed: int, step: int, number: int) -> Sample:
     """The hardest, those around the edges of what was kept, one of each stratum of the others, and of those that rules
     brought a few of each kind. number: of the query in its step."""
-    ranked = np.argsort(np.where(of.rank < 0, len(of), of.rank), kind="stable")[: int((of.rank >= 0).sum())]
+    (host,), (brought,) = (of.rank >= 0).nonzero(), (of.rank < 0).nonzero()
+    ranked = np.empty_like(host)
+    ranked[of.rank[host]] = host
     certain = np.zeros(len(ranked), bool)
     certain[:HARDEST] = True
     certain[_edges(of.weight[ranked] != 0)] = True
     places, counts = [ranked[certain]], [np.ones(int(certain.sum()))]
     groups = np.split(ranked[~certain], strata(int((~certain).sum())))
-    draw = draws(seed, ENTRY, step, number, STRATA + len(of) + 1)
+    draw = draws(seed, ENTRY, step, number, STRATA + len(brought))
     for group, chance in zip(groups, draw, strict=False):
         places.append(group[[int(chance * len(group))]] if len(group) else group)
         counts.append(np.full(min(1, len(group)), float(len(group))))
-    for group in _brought(of):
-        drawn = group[np.argsort(draw[STRATA + group], kind="stable")[:BROUGHT]]
+    for role in np.unique(of.role[brought]):
+        mine = of.role[brought] == role
+        drawn = brought[mine][np.argsort(draw[STRATA:][mine], kind="stable")[:BROUGHT]]
         places.append(np.sort(drawn))
-        counts.append(np.full(len(drawn), len(group) / len(drawn)))
+        counts.append(np.full(len(drawn), mine.sum() / len(drawn)))
     return Sample(np.concatenate(places), np.concatenate(counts))
 
 
@@ -103,9 +106,3 @@ def _edges(kept: np.ndarray) -> Integers:
     around = [np.arange(edge + 1 - BESIDE, edge + 1 + BESIDE) for edge in {*after[:1], *after[-1:]}]
     found = np.unique(np.concatenate(around or [np.zeros(0, np.int64)]))
     return found[(found >= 0) & (found < len(kept))]
-
-
-def _brought(of: Entries) -> list[Integers]:
-    """Places of what rules brought, a group for each role."""
-    new = of.rank < 0
-    return [(new & (of.role == role)).nonzero()[0] for role in np.unique(of.role[new])]
