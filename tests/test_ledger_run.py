@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,9 +22,10 @@ import torch
 from little_pack import write_packs
 
 import onca
+from onca.cli import main
 from onca.data import Splits
 from onca.ledger import COLUMNS, Ledger, read, record
-from onca.train import Run, Tick, load_data, train
+from onca.train import Run, Tick, load_data, snapshots, train
 from onca.train.checkpoint import load_checkpoint
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -130,6 +133,15 @@ def test_a_replay_gives_the_same_ledger_and_another_seed_another(
     other = replace(again, seed=1, epochs=1)
     train(other, data=data, observers=[ledger_of(other)])
     assert set(read(other.folder)["step"].to_pylist()) != set(read(whole.folder)["step"].to_pylist()) & set(range(1, 9))
+
+
+def test_the_flags_of_the_command_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    short = replace(run, epochs=2)
+    words = ["--audit", "--ledger", "--snapshots", "1"]
+    assert main([*shlex.split(short.command)[1:], *words]) == 0
+    assert re.search(r"\d+ alarms? in \d+ checks", capsys.readouterr().out)
+    assert len(read(short.folder)) > 0 and snapshots(short.folder) == [0, 1, 2]
+    assert (short.folder / "audit.json").exists()
 
 
 # --- cut off ---------------------------------------------------------------------------------------------------------
