@@ -198,7 +198,8 @@ def test_embeddings_with_planted_twins_and_broken_rows(tmp_path: Path) -> None:
     table[590], table[591:593] = np.nan, 0
     np.save(tmp_path / "e.npy", table)
     (tmp_path / "labels.txt").write_text("\n".join(str(number % 3) for number in range(600)))
-    found = {f.name: f for f in audit_embeddings(tmp_path / "e.npy", tmp_path / "labels.txt")}
+    with pytest.warns(UserWarning, match="left out 3 rows"):
+        found = {f.name: f for f in audit_embeddings(tmp_path / "e.npy", tmp_path / "labels.txt")}
     assert (
         found["broken rows"].outcome == "alarm" and "1 rows hold nan or inf and 2 rows" in found["broken rows"].sentence
     )

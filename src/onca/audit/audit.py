@@ -45,7 +45,7 @@ class Audit:
         self,
         *,
         queries: int = 64,
-        every: int = 20,
+        every: int = 50,
         duplicates: Tensor | None = None,
         file: str | Path | None = None,
         source: str = "",

@@ -19,17 +19,15 @@ NUMBERS = 16  # of a row that its print is made of
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """score [b,n] float32 or better. there [b,n]: present and chosen. index, label, age [b,n], -1 unknown. memory [n]:
-    of a memory, not of the batch. beside [n]: another view of the query's own image that a host put there on purpose.
-    prints [b,n]: equal for rows that are equal to the bit.
+    """score [b,n] float32 or better. there [b,n]: present and chosen. index, label [b,n], -1 unknown. beside [n]:
+    another view of the query's own image that a host put there on purpose. prints [b,n]: equal for rows that are equal
+    to the bit.
     """
 
     score: Tensor
     there: Tensor
     index: Tensor
     label: Tensor
-    age: Tensor
-    memory: Tensor
     beside: Tensor
     prints: Tensor
 
@@ -67,17 +65,16 @@ def entries(bag: Bag, rows: Tensor) -> Entries:
         found.append([torch.cat(columns, 1) for columns in zip(*(_columns(p, there) for p in pieces), strict=True)])
     if not found or not found[0]:
         return _nothing(len(rows), bag.query)
-    score, present, index, label, age, prints = (torch.cat(blocks) for blocks in zip(*found, strict=True))
+    score, present, index, label, prints = (torch.cat(blocks) for blocks in zip(*found, strict=True))
     links = [link for link in bag.links if link.length]
-    roles = [link.role for link in links for _ in range(link.length)]
-    memory, beside = (torch.tensor([role == name for role in roles]) for name in ("memory", "same image"))
-    return Entries(score, present, index, label, age, memory.to(score.device), beside.to(score.device), prints)
+    beside = torch.cat([torch.full((link.length,), link.role == "same image") for link in links])
+    return Entries(score, present, index, label, beside.to(score.device), prints)
 
 
 def _columns(piece: Slice, wanted: Tensor) -> tuple[Tensor, ...]:
-    """What is known of one link's entries for some rows of a block: score, there, index, label, age, prints."""
+    """What is known of one link's entries for some rows of a block: score, there, index, label, prints."""
     shape = piece.score.shape
-    known = [piece.entries(name) for name in ("index", "label", "age")]
+    known = [piece.entries(name) for name in ("index", "label")]
     unknown = torch.full((1, 1), -1, device=piece.score.device)
     tables = [(unknown if value is None else value).expand(shape)[wanted] for value in known]
     return piece.score[wanted], piece.present().expand(shape)[wanted], *tables, _link_prints(piece)[wanted]
@@ -113,6 +110,5 @@ def memory_links(bag: Bag) -> list[Link]:
 
 
 def _nothing(count: int, like: Tensor) -> Entries:
-    score, whole, flag = like.new_zeros(count, 0), torch.zeros(count, 0, dtype=torch.int64), torch.zeros(0).bool()
-    whole, flag = whole.to(like.device), flag.to(like.device)
-    return Entries(score, whole.bool(), whole, whole, whole, flag, flag, whole)
+    whole = torch.zeros(count, 0, dtype=torch.int64, device=like.device)
+    return Entries(like.new_zeros(count, 0), whole.bool(), whole, whole, whole[:0].flatten().bool(), whole)
