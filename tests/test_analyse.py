@@ -396,3 +396,12 @@ def test_bad_embeddings_are_refused_or_dropped() -> None:
 
 def test_the_oracle_imports_nothing_of_onca() -> None:
     assert "onca." not in Path(oracle.__file__).read_text(encoding="utf-8").replace("nothing of onca;", "")
+
+
+def test_halves_of_the_queries_agree_where_classes_take_turns():
+    """What is hard for a class is hard for its queries, which stand at even or at odd places here."""
+    draw = torch.Generator().manual_seed(2)
+    label = torch.arange(600) % 2
+    middle = torch.nn.functional.normalize(torch.randn(2, 16, generator=draw), dim=1)
+    rows = middle[label] + 0.2 * torch.randn(600, 16, generator=draw)
+    assert analyse(space(rows, label), floor=False).hard_frequency.split_half > 0.8

@@ -27,7 +27,7 @@ class HardFrequency:
     std_expected_by_chance  if every query's negatives were shuffled, a frequency is binomial: its deviation
     variance_ratio          variance over that expected by chance; statistic, freedom, p: Cochran's Q, chi-squared
     std_excess              deviation that is left when chance is taken off: sqrt(std^2 - chance^2), 0 where none is
-    split_half              rank correlation of the frequencies among two halves of the queries
+    split_half              rank correlation of the frequencies among two halves of the queries, drawn at random
     edges, share, shuffled  histogram: edges [K+1], share of negatives [K], and the share expected under shuffling [K]
     rows                    of the space that the negatives are [N]
     frequency               of each [N]; easy: share of queries that have it among their easiest 5 percent [N];
@@ -64,7 +64,9 @@ class Frequencies:
     def __init__(self, pairs: Pairs) -> None:
         count = len(pairs.negative)
         self.pairs = pairs
-        self.hard = torch.zeros(2, count, dtype=torch.int64)  # among queries of even and of odd place
+        self.hard = torch.zeros(2, count, dtype=torch.int64)  # among the queries of each half
+        # Drawn: where classes take turns in a file, a class would be in one half and its own negatives with it.
+        self.half = torch.randperm(len(pairs.query), generator=torch.Generator().manual_seed(0)) % 2
         self.easy = torch.zeros(count, dtype=torch.int64)
         self.difficulty = torch.zeros(count, dtype=torch.float64)
 
@@ -72,7 +74,7 @@ class Frequencies:
         number = seen.place.shape[1]
         first, last = hardest_and_easiest(number)
         for half in range(2):
-            chosen = seen.place[seen.query % 2 == half, :first]
+            chosen = seen.place[self.half[seen.query] == half, :first]
             self.hard[half] += torch.bincount(chosen.flatten(), minlength=len(self.easy))
         self.easy += torch.bincount(seen.place[:, last:].flatten(), minlength=len(self.easy))
         worth = torch.linspace(100, 0, number, dtype=torch.float64) if number > 1 else torch.full((1,), 50.0).double()
