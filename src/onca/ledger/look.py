@@ -15,7 +15,7 @@ from onca.pool import Pool
 
 Columns = Mapping[str, Any]  # of the ledger: arrays, nan or -1 where unknown; flags: a list of words a row
 
-FLAGS = {
+FLAGS = {  # word -> what it means
     "same_class": "the labels of query and entry are known and equal",
     "unlabelled": "one of the labels is unknown",
     "same_image": "query and entry are views of one image",
