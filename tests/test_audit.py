@@ -165,9 +165,11 @@ def test_pushes_are_the_slopes_of_each_query_s_loss(method: str) -> None:
 def test_too_hard_and_floor() -> None:
     query = rows(B, seed=1)
     far = onca.pool(query, -query, query.roll(1, 0) + 0.1 * rows(B, seed=5), 0.1)
-    found = seen(far, method="chain(keep(hardest(10)), infonce)")["too hard"]
+    found = seen(*[far] * 3, method="chain(keep(hardest(10)), infonce)")["too hard"]
     assert found.outcome == "alarm" and found.number == 1
     assert seen(plain())["too hard"].outcome == "fine"
+    alike = onca.pool(query, query, rows(N), label=torch.zeros(B).long(), negative_label=torch.zeros(N).long())
+    assert "of the query's class" in seen(alike)["too hard"].sentence and seen(alike)["too hard"].outcome == "alarm"
     with pytest.warns(UserWarning, match="floor"):
         as_method("debiased(0.5)")(floored := plain())
     assert seen(*[floored] * 3, method="debiased(0.5)")["floor"].outcome == "alarm"

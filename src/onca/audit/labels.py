@@ -13,6 +13,7 @@ from onca.audit.sight import Sight
 
 MORE = 1.5  # times the share in the rest that is worth a note
 NEARLY_ALL = 0.9  # of a query's negatives
+HARDER, SAME = 0.9, 0.5  # shares of the queries: `keep(hardest(5))` makes half of them so hard, and learns well
 
 
 class SameLabel(Check):
@@ -75,11 +76,12 @@ class TooHard(Check):
         if not len(self.harder):
             yield Finding("too hard", "unknown", "there were no positives to compare negatives with")
             return
-        named = {"more similar than the positive": self.harder, "of the query's class": self.same}
-        details = {w: wilson(int((c.rows >= NEARLY_ALL).sum()), len(c)) for w, c in named.items() if len(c)}
-        words, worst = max(details.items(), key=lambda pair: pair[1])
+        limits = {"more similar than the positive": HARDER, "of the query's class": SAME}
+        columns = dict(zip(limits, (self.harder, self.same), strict=True))
+        details = {w: wilson(int((c.rows >= NEARLY_ALL).sum()), len(c)) for w, c in columns.items() if len(c)}
+        words, worst = max(details.items(), key=lambda pair: pair[1].number / limits[pair[0]])
         said = f"for {between(worst)} of the queries nearly all negatives that are left are {words}"
         why = "the loss asks for what cannot be: nothing but false negatives, or noise, is pushed away"
         remedy = "an easier window: chain(keep(window(90, 99)), infonce), or chain(drop(hardest(0.1)), infonce)"
-        outcome = graded(worst.low > 0.5, worst.low > 0.1)
+        outcome = graded(worst.low > limits[words], worst.low > limits[words] / 3)
         yield report("too hard", outcome, said, worst, len(self.harder), why=why, remedy=remedy, details=details)
