@@ -20,7 +20,7 @@ def audit(
     queries: int = QUERIES,
     json: Path | None = None,
 ) -> int:
-    """Say who the negatives were: of a run's checkpoint, or of embeddings.
+    """Say who the negatives were, of a run or of embeddings.
 
     Ends with 1 where there is an alarm. RUN/audit.json keeps the findings.
 
