@@ -3,9 +3,9 @@
 `python -m benchmarks.duplicates [SOURCE] [--rate R] [--outline C]`, some two minutes for 50,000 images. Of the training
 images a share R, spread evenly over the kinds of change below, stands in the set a second time, changed. Recall: the
 share of those that are in one group with their original. Precision: of the pairs that hold a planted image, the share
-whose other image is its original, or was in one group with the original before anything was planted. In a set of
-photographs this is the least that precision can be: the set's own pairs that only now pass count as wrong. Intervals
-are Wilson's, 95 %, over planted images and over pairs.
+whose other image is its original, or was in one group with the original before anything was planted. A set's own pairs
+that only now pass count as wrong here, right ones too; what the rule gets wrong in the set itself is not seen here, and
+must be looked at (`onca data duplicates`). Intervals are Wilson's, 95 %, over planted images and over pairs.
 """
 
 from __future__ import annotations
