@@ -224,3 +224,21 @@ def test_taken_entries_know_what_they_were(own: bool) -> None:
             found = zip(short.entries(name).tolist(), short.present().tolist(), strict=True)
             assert [[x for x, there in zip(*rows, strict=True) if there] for rows in found] == order
     assert [link.place for link in taken.links] == [0, taken.links[0].length]
+
+
+@pytest.mark.parametrize(
+    "method", ["infonce", "chain(attract(nearest(5)), supcon)", "chain(attract(nearest(5)), mass)"]
+)
+@pytest.mark.parametrize("learns", ["query", "positive", "negatives", "positive negatives"])
+def test_a_gradient_is_asked_of_some_links_only(method, learns):
+    """What is attracted stands in one bag with the positives; the gradient is that of the whole, where it is wanted."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"query": (6, 8), "positive": (6, 8), "negatives": (30, 8)}
+    made = {name: torch.randn(*shape, generator=draw).double() for name, shape in shapes.items()}
+    found = []
+    for wanted in (learns.split(), list(shapes)):
+        tensors = {name: value.clone().requires_grad_(name in wanted) for name, value in made.items()}
+        onca.contrast(*tensors.values(), method, 0.2).backward()
+        found.append([tensors[name].grad for name in learns.split()])
+    for some, whole in zip(*found, strict=True):
+        assert torch.allclose(some, whole, rtol=1e-12, atol=1e-14)

@@ -138,11 +138,13 @@ def _block(
                 by_parameter = [slope * scale for slope in by_parameter]
         grads = {i: by_parameter[i] for i in wanted if i < count}
         keys = [i for i in wanted if i >= count]
-        if keys:
+        pairs = zip(pieces, by_score, strict=True) if keys else ()
+        reached = [(piece.graph, slope) for piece, slope in pairs if piece.graph.requires_grad]
+        if reached:  # of several links only some may want a gradient
             found = torch.autograd.grad(
-                [piece.graph for piece in pieces],
+                [graph for graph, _ in reached],
                 [leaf for i, leaf in enumerate(leaves) if i in keys and leaf is not None],
-                by_score,
+                [slope for _, slope in reached],
                 allow_unused=True,
             )
             grads |= {i: slope for i, slope in zip(keys, found, strict=True) if slope is not None}
