@@ -15,7 +15,7 @@ LAYERS = (
     *("sums", "reduced", "bag", "pool", "difficulty", "selector", "select", "identity", "rules", "objectives"),
     *("method", "methods/", "memory", "lasting", "bank", "drop_in", "explain", "encoders/", "views/", "data/"),
     *("hosts/", "ledger/", "evaluate/", "train/", "analyse/", "audit/", "study/", "report/"),
-    *("cli_data", "cli_train", "cli_analyse", "cli_audit", "cli_explore", "cli", "__main__"),
+    *("cli_data", "cli_analyse", "cli_audit", "cli_explore", "cli_train", "cli", "__main__"),
 )
 
 
