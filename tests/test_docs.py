@@ -106,7 +106,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("page", "command"), list(commands()), ids=lambda text: text)
 def test_a_command_parses(page: str, command: str, calls: list[dict[str, Any]]) -> None:
-    words = shlex.split(command)[1:]
+    words = shlex.split(command, comments=True)[1:]
     if " ".join(words) in {*cli.VERBS, "data"}:
         return  # the name of a command, which may need arguments
     try:
