@@ -66,6 +66,7 @@ def test_wordnet_by_ids_and_by_the_names_of_cifar():
     with pytest.raises(ValueError, match="needs an id"):
         hierarchy_of("wordnet", ["coat", "hat"])
     assert hierarchy_of(None, ["coat", "hat"]) is None
+    assert hierarchy_of("none", ["n02691156"]) is None
     with pytest.raises(ValueError, match="only embeddings"):
         hierarchy_of("levels", ["coat", "hat"])
 

@@ -58,7 +58,8 @@ def analyse(
         part: of the source.
         images: at most so many, spread over the classes.
         labels: file: a file of labels for it.
-        hierarchy: wordnet, levels, or a file of child,parent (None: what is there).
+        hierarchy: wordnet, levels, none, or a file of child,parent (None: what is
+            there).
         encoder: run: query, or its moving average.
         layer: run: head (where the loss is) or backbone.
         queries: so many, class by class in turn (None: all).

@@ -54,9 +54,9 @@ def hierarchy_of(
     """The hierarchy of classes with these names.
 
     Args:
-        asked: "wordnet", "levels" (those of `images`), the path of a file of two columns, child and parent, separated
-            by commas or tabs, whose leaves are class names; None takes WordNet where ids say which nodes the classes
-            are, else levels, else nothing.
+        asked: "wordnet", "levels" (those of `images`), "none", the path of a file of two columns, child and parent,
+            separated by commas or tabs, whose leaves are class names; None takes WordNet where ids say which nodes the
+            classes are, else levels, else nothing.
         wnids: WordNet id of each class; else those of `images`; else the names, where they are ids or the class names
             of CIFAR-10 or CIFAR-100.
 
@@ -64,6 +64,8 @@ def hierarchy_of(
     an id that the tables do not hold (they cover ImageNet-1k, CIFAR-10 and CIFAR-100), no level, a file without any of
     the classes, a cycle.
     """
+    if asked == "none":
+        return None
     ids = tuple(wnids) or (images.wnids if images is not None else ()) or _ids(names)
     if asked == "wordnet" or (asked is None and ids):
         if not ids:
