@@ -75,7 +75,7 @@ def analyse(
         out: folder to write to (None: RUN/analysis; else nothing is written).
         json: print all numbers instead of sentences.
     """
-    from onca.analyse import Record, summary, write_record
+    from onca.analyse import Record, summary, write_extremes, write_record
 
     run = {"on": on, "part": part, "encoder": encoder, "layer": layer, "images": images, "hierarchy": hierarchy}
     chosen = {"queries": queries, "negatives": negatives, "preset": preset, "bins": bins, "cuts": cuts, "seed": seed}
@@ -98,6 +98,8 @@ def analyse(
     record = Record(analysis, each, _compared([*spaces, *others], seed), _false_negatives(spaces, seed))
     folder = out or (place / "analysis" if place.is_dir() else None)
     path = write_record(record, folder) if folder else None
+    if folder:
+        write_extremes(spaces[-1], analysis, folder)
     found = record.json()
     print(text.dumps(found, allow_nan=False) if json else summary(record, depth))
     if path and not json:

@@ -8,6 +8,7 @@ from onca.analyse.detectors import Calibrated, Detection, calibration, detectors
 from onca.analyse.difficulty import Contrast
 from onca.analyse.dots import Histogram
 from onca.analyse.embed import embed
+from onca.analyse.extremes import write_extremes
 from onca.analyse.false_negatives import FalseNegatives, false_negatives
 from onca.analyse.files import read_space
 from onca.analyse.findings import Finding, findings
@@ -51,5 +52,6 @@ __all__ = [
     "read_space",
     "space",
     "summary",
+    "write_extremes",
     "write_record",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from onca.analyse import Analysis, Interval, findings
 from onca.analyse.classes import ClassPair
+from onca.analyse.extremes import FILE as EXTREMES
 from onca.analyse.record import FILE, Record, read_record
 from onca.report.difficulty_charts import Course, bars, courses
 from onca.report.false_negatives import false_negative_sections
@@ -25,12 +27,13 @@ def analysis_of(folder: Path) -> Record | None:
     return read_record(place) if (place / FILE).is_file() else None
 
 
-def analysis_sections(record: Record) -> tuple[Html, ...]:
-    """All that there is to say: findings, figures, class pairs, epochs, agreement with other spaces."""
+def analysis_sections(record: Record, folder: Path) -> tuple[Html, ...]:
+    """All that there is to say: findings, figures, class pairs, epochs, agreement with other spaces; and the images
+    most often hard and easy, where RUN/analysis holds their picture."""
     drawn = figures(record)
     return (
         section("What the negatives are", _lead(record.analysis), _findings(record.analysis)),
-        section("Along difficulty", *(figure(one) for one in drawn)),
+        section("Along difficulty", *(figure(one) for one in drawn), *_extremes(folder / "analysis" / EXTREMES)),
         *false_negative_sections(record.false_negatives),
         *_classes(record.analysis),
         *_agreements(record),
@@ -56,6 +59,15 @@ def _lead(analysis: Analysis) -> Html:
         held = "" if share in (None, 1) else f", which holds {100 * (share or 0):.0f} % of the classes"
         said += f" Relatedness: {analysis.hierarchy}{held}."
     return tag("p", said)
+
+
+def _extremes(picture: Path) -> tuple[Html, ...]:
+    if not picture.is_file():
+        return ()
+    inside = base64.b64encode(picture.read_bytes()).decode("ascii")
+    said = "Images that are among the hardest 5 % for most queries, and among the easiest 5 % for most."
+    image = tag("img", src=f"data:image/png;base64,{inside}", alt=said, style="max-width: 100%; height: auto")
+    return (tag("figure", image, tag("figcaption", tag("strong", "Always the same ones? "), said)),)
 
 
 def _findings(analysis: Analysis) -> Html:

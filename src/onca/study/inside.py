@@ -6,7 +6,7 @@ import warnings
 from importlib.util import find_spec
 from typing import Any
 
-from onca.analyse import Record, agreements, analyse, brief, embed, write_record
+from onca.analyse import Record, agreements, analyse, brief, embed, write_extremes, write_record
 from onca.analyse.false_negatives import false_negatives
 from onca.analyse.record import FILE
 from onca.audit.run import finish, of_run
@@ -43,4 +43,5 @@ def analysed(run: Run) -> None:
     last = analyse(spaces[-1])
     found = agreements(spaces, queries=min(COMPARED, len(spaces[-1]))) if len(spaces) > 1 else ()
     false = tuple(one for space in spaces if (one := false_negatives(space)) is not None)
+    write_extremes(spaces[-1], last, folder)
     write_record(Record(last, tuple(brief(one) for one in (*each, last)), found, false), folder)
