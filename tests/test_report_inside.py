@@ -76,3 +76,13 @@ def test_the_most_often_hard_image_stands_first(tmp_path: Path, folder: Path) ->
 
 def test_too_few_images_have_no_estimate() -> None:
     assert false_negatives(space(torch.randn(20, 4))) is None
+
+
+def test_an_analysis_of_any_embeddings_has_a_page(tmp_path: Path) -> None:
+    import numpy as np
+
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(150, 8)))
+    assert cli.main(["analyse", str(tmp_path / "vectors.npy"), "--out", str(tmp_path / "out")]) == 0
+    assert cli.main(["report", str(tmp_path / "out")]) == 0
+    text = html.unescape((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert "What the negatives are" in text and "Hard for many queries" in text

@@ -91,20 +91,25 @@ def study(
 
 
 def report(folder: tyro.conf.Positional[str]) -> Path:
-    """Write the page of a run or of a study anew.
+    """Write the page of a run, a study or an analysis anew.
 
     For example:
       onca report runs/3f2a90c417de
       onca report runs/cai2020-demo-0b1c2d3e
+      onca report vectors
 
     Args:
-        folder: of a run or of a study.
+        folder: of a run, of a study, or one that onca analyse --out filled.
     """
     from onca import report as pages
 
     place = Path(folder)
-    one = (place / "run.json").exists()
-    page = pages.run_page(place) if one else pages.write_study(place, pages.read_study(place))
+    if (place / "run.json").exists():
+        page = pages.run_page(place)
+    elif (place / "analysis.json").exists():
+        page = pages.analysis_page(place)
+    else:
+        page = pages.write_study(place, pages.read_study(place))
     print(page)
     return page
 

@@ -105,7 +105,7 @@ def read_analysis(record: Mapping[str, Any]) -> Analysis:
 
 def _read(kind: type[T], record: Mapping[str, Any]) -> T:
     hints = get_type_hints(kind)
-    named = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    named = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # value_of calls for dataclasses only
     missing = named - record.keys()
     if missing:
         raise ValueError(f"this analysis was written by another version (no {min(missing)}): run onca analyse again")

@@ -204,6 +204,7 @@ def _gathered(
         covered=float(known.known[classes].double().mean()) if known and len(classes) else None,
         pairs_covered=float(total["covered"].sum() / dots.pairs) if known else None,
         labelled=float(total["labelled"].sum() / dots.pairs),
+        # Names of curves are fields of Analysis, which mypy cannot see in a dictionary.
         **{name: values(curves[name]) if name in curves else None for name in CURVES.values()},  # type: ignore[arg-type]
         intervals={name: bounds(curve) for name, curve in curves.items()},
         percentiles={CURVES[name]: percentiles(difficulty, name) for name in there} if enough else None,

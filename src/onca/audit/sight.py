@@ -104,7 +104,7 @@ def sight(pool: Pool, method: Method, step: int, epoch: float | None, queries: i
 def left_of(method: Method, pool: Pool) -> Pool:
     """The pool as the method's objective sees it. Of a `total`, as the term with the largest coefficient does."""
     while isinstance(method, Shorthand):
-        method = method.meaning()  # type: ignore[assignment]
+        method = method.meaning()  # type: ignore[assignment]  # a shorthand that is a method stands for a method
     if isinstance(method, total):
         terms = [(abs(float(pool.number(coefficient, method))), term) for coefficient, term in method.terms]
         return left_of(max(terms, key=lambda pair: pair[0])[1], pool)

@@ -55,7 +55,7 @@ class Watch:
 
     @torch.no_grad()
     def _before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self.look.before(module, inputs)  # type: ignore[attr-defined]
+        self.look.before(module, inputs)  # type: ignore[attr-defined]  # hooked only where the look has one
 
     @torch.no_grad()
     def _after(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

@@ -14,7 +14,7 @@ from onca.analyse.record import FILE, Record, read_record
 from onca.report.difficulty_charts import Course, bars, courses
 from onca.report.false_negatives import false_negative_sections
 from onca.report.figure import Figure, Panel
-from onca.report.page import Html, badge, figure, join, section, table, tag
+from onca.report.page import Html, badge, figure, join, page, section, table, tag
 
 FLOOR = "raw pixels, no training"
 DIFFICULTY = "difficulty, percentile (100 is the hardest)"
@@ -27,13 +27,23 @@ def analysis_of(folder: Path) -> Record | None:
     return read_record(place) if (place / FILE).is_file() else None
 
 
+def analysis_page(folder: Path) -> Path:
+    """Write report.html into a folder that `onca analyse --out` filled, and return its path."""
+    record = read_record(folder)
+    title = record.analysis.feature
+    head = tag("header", tag("p", "onca analyse", class_="kicker"), tag("h1", title))
+    place = folder / "report.html"
+    place.write_text(page(title, head, *analysis_sections(record, folder)), encoding="utf-8")
+    return place
+
+
 def analysis_sections(record: Record, folder: Path) -> tuple[Html, ...]:
     """All that there is to say: findings, figures, class pairs, epochs, agreement with other spaces; and the images
-    most often hard and easy, where RUN/analysis holds their picture."""
+    most often hard and easy, where `folder`, which holds the record, holds their picture."""
     drawn = figures(record)
     return (
         section("What the negatives are", _lead(record.analysis), _findings(record.analysis)),
-        section("Along difficulty", *(figure(one) for one in drawn), *_extremes(folder / "analysis" / EXTREMES)),
+        section("Along difficulty", *(figure(one) for one in drawn), *_extremes(folder / EXTREMES)),
         *false_negative_sections(record.false_negatives),
         *_classes(record.analysis),
         *_agreements(record),

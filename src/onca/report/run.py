@@ -36,7 +36,7 @@ def run_page(folder: Path) -> Path:
 def seen_sections(folder: Path, page: Path) -> tuple[Html, ...]:
     """What the explorer, the audit and the analyses of a run left in its folder, for a page in the folder `page`."""
     analysis = analysis_of(folder)
-    found = () if analysis is None else analysis_sections(analysis, folder)
+    found = () if analysis is None else analysis_sections(analysis, folder / "analysis")
     return (*_explorer(folder, page), *audit_section(folder), *found)
 
 

@@ -100,7 +100,8 @@ def _read(folder: Path, epoch: int, place: torch.device) -> tuple[dict[str, Tens
         raise ValueError(f"{folder} has no snapshot of epoch {epoch}; {have}")
     try:
         with safe_open(path, "pt", device=str(place)) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])  # noqa: SIM118
+            names = file.keys()  # the open file itself cannot be walked
+            return {name: file.get_tensor(name) for name in names}, json.loads(file.metadata()["facts"])
     except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as problem:
         raise ValueError(f"the snapshot {path} cannot be read ({problem}); remove it to go on without it") from problem
 
