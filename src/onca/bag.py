@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onca import reduced, sliced
+from onca import counted, reduced, sliced
+from onca.counted import Ranks
 from onca.engine import note
 from onca.link import Link, Score, Slice, Test
 from onca.mix import Mix
@@ -150,7 +151,7 @@ class Bag:
         """The entries for which `test` holds, as row lists: a small bag of its own, which forgets the others."""
         links, place = [], 0
         for link in self.links:
-            links.append(_listed(replace(self, links=(link,)), test, place) if link.length else link)
+            links.append(counted.listed(replace(self, links=(link,)), test, place) if link.length else link)
             place += links[-1].length
         return replace(self, links=tuple(links), height=0)
 
@@ -161,22 +162,11 @@ class Bag:
         entries are constants, and so is the query inside a point unless `attached`.
         """
         own = self.query.to(self.dtype) if self.factor is None else self.query * self.factor[:, None]
-        ends = (share * self._signs(first), (1 - share) * (1 if second is None else self._signs(second)))
+        sign = 1 if second is None else counted.signs(self, second)
+        ends = share * counted.signs(self, first), (1 - share) * sign
         mix = Mix(tuple(link for link in self.links if link.length), first, second, *ends)
         link = Link((own if attached else own.detach())[:, None], mix=mix, role="mixed")
         return Bag(self.query, (link,), factor=self.factor, query_index=self.query_index)
-
-    def _signs(self, places: Tensor) -> Tensor:
-        """-1 for the entries at places [B,S] that were turned, else 1."""
-        signs = torch.ones_like(places)
-        if not any(link.turned for link in self.links):
-            return signs
-        for part, pieces in self.blocks():
-            for piece in pieces:
-                if piece.turned is not None and piece.link.length:
-                    columns, inside = piece.link.columns(places[part])
-                    signs[part] = torch.where(inside & piece.turned.gather(1, columns), -1, signs[part])
-        return signs
 
     # The six walks: the only places that go over keys. Engines serve links of shared keys, torch all others.
 
@@ -197,7 +187,7 @@ class Bag:
             found.append([reduced.log_sum_exp(rest, *each) for each in asked])
         total = found[0]
         for more in found[1:]:
-            total = [log_add(*pair) for pair in zip(total, more, strict=True)]
+            total = [reduced.log_add(*pair) for pair in zip(total, more, strict=True)]
         return total
 
     def mean(self, score: Callable[..., Tensor] | None = None, *parameters: Tensor) -> Tensor:
@@ -222,17 +212,9 @@ class Bag:
         total = torch.zeros(len(self.query), dtype=torch.int64, device=self.query.device)
         for shared in served:
             total += shared.count()
-        if rest is not None:
-            if not any(
-                link.tests for link in rest.links
-            ):  # only these must see the blocks that their bag was judged by
-                rest = replace(rest, height=0)
-            for part, pieces in rest.blocks():
-                for piece in pieces:
-                    total[part] += sliced.count(piece.present())
-        return total
+        return total if rest is None else total + counted.count(rest)
 
-    def kth(self, k: int | Tensor | Callable[[Tensor], Tensor], score: Score | None = None) -> tuple[Tensor, Tensor]:
+    def kth(self, k: Ranks, score: Score | None = None) -> tuple[Tensor, Tensor]:
         """Score and place of the k-th entry from the hard end: k = 1 is the hardest, ties go to the smaller place.
 
         k: a number, [B], or a function from the numbers of entries [b] to [b] or [b,E]. Clipped to the number of
@@ -242,26 +224,15 @@ class Bag:
         found = self.threshold(k, score)
         return found.score, found.place
 
-    def threshold(self, k: int | Tensor | Callable[[Tensor], Tensor], score: Score | None = None) -> Threshold:
+    def threshold(self, k: Ranks, score: Score | None = None) -> Threshold:
         """kth, and with it the tests that it stands for."""
         score = score or cosine_score
         shared = whole(self, "kth") if isinstance(score, KnownScore) else None
         if shared is not None and isinstance(score, KnownScore):
-            found = shared.threshold(lambda number: _wanted(k, number, slice(None)), score)
+            found = shared.threshold(lambda number: counted.ranks(k, number), score)
             if found is not None:
                 return found
-        scores, places, ties = [], [], False
-        for part, pieces in self.blocks():
-            values = torch.cat([sliced.masked(piece, score(piece), -torch.inf) for piece in pieces], 1)
-            number = torch.stack([sliced.count(piece.present()) for piece in pieces]).sum(0)
-            wanted = _wanted(k, number, part)
-            edges = wanted[:, None] if wanted.dim() == 1 else wanted
-            value, place, tied = sliced.edges(values, edges, number, torch.cat([p.place for p in pieces]))
-            scores.append(value.reshape(wanted.shape))
-            places.append(place.reshape(wanted.shape))
-            ties = ties or tied
-        end = max(link.end for link in self.links)
-        return Threshold(score, torch.cat(scores), torch.cat(places), ties, end)
+        return counted.threshold(self, k, score)
 
     def hits(self, test: Test) -> Tensor:
         """For how many queries `test` holds, entry by entry: [N] int64, in the order of the links."""
@@ -269,10 +240,7 @@ class Bag:
         if shared is not None:
             hits = shared.hits()
             return torch.cat([hits[start : start + link.length] for link, start in shared.spans()])
-        total = self.query.new_zeros(len(self), dtype=torch.int64)
-        for _, pieces in self.blocks():
-            total += torch.cat([(piece.present() & test(piece)).sum(0) for piece in pieces])
-        return total
+        return counted.hits(self, test)
 
     def rows(self, test: Test, most: int) -> Tensor:
         """Places of the first `most` entries for which `test` holds: [B,most] int64, -1 where there are fewer."""
@@ -280,47 +248,5 @@ class Bag:
         if shared is not None and shared.in_order:
             columns = shared.listed(most)
             return torch.where(columns < 0, -1, columns + shared.offset)
-        result = torch.full((len(self.query), most), -1, dtype=torch.int64, device=self.query.device)
-        for part, there, place in self._sets(test) if shared is None else shared.sets():
-            if not bool((place[1:] > place[:-1]).all()):
-                place, order = place.sort()
-                there = there[:, order]
-            query, column = there.nonzero(as_tuple=True)
-            number = sliced.count(there)
-            rank = torch.arange(len(query), device=query.device) - (number.cumsum(0) - number)[query]
-            kept = rank < most
-            result[part][query[kept], rank[kept]] = place[column[kept]]
-        return result
-
-    def _sets(self, test: Test) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Block by block: for which entries `test` holds [b,N], and their places [N]."""
-        for part, pieces in self.blocks():
-            there = torch.cat([piece.present() & test(piece) for piece in pieces], 1)
-            yield part, there, torch.cat([piece.place for piece in pieces])
-
-
-def _wanted(k: int | Tensor | Callable[[Tensor], Tensor], number: Tensor, part: slice) -> Tensor:
-    """Which ranks are asked for, of queries `part` with so many entries [b]: [b] or [b,E]."""
-    return k(number) if callable(k) else k[part] if isinstance(k, Tensor) else torch.full_like(number, k)
-
-
-def log_add(one: Tensor, other: Tensor) -> Tensor:
-    """log(exp(one) + exp(other)) [B], also where one of them or both are -inf, whose gradient would be nan."""
-    none = torch.isneginf(one)
-    return torch.where(none, other, torch.logaddexp(torch.where(none, 0, one), other))
-
-
-def _listed(bag: Bag, test: Test, place: int) -> Link:
-    """One link cut down to the entries for which `test` holds, the first of them at `place`."""
-    link = bag.links[0]
-    if link.mix is not None:
-        raise ValueError("take: mixed points stand in no list, and none can be made of them")
-    most = max(1, int(bag.only(test).count().max()))
-    places = bag.rows(test, most)  # [B,L], -1 where there are fewer
-    columns, inside = link.columns(places)
-    rows = columns if link.rows is None else link.rows.gather(1, columns)
-    turned: tuple[Test, ...] = ()
-    if link.turned:
-        signs = bag._signs(places)
-        turned = (lambda piece: signs[piece.part] < 0,)
-    return replace(link, rows=torch.where(inside, rows, -1), tests=(), turned=turned, absent=None, place=place)
+        sets = counted.sets(self, test) if shared is None else shared.sets()
+        return counted.rows(sets, len(self.query), most, self.query.device)

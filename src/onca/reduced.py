@@ -93,3 +93,9 @@ def _mean(score: Callable[..., Tensor]) -> Reducer:
         return value.detach(), list(found[: len(leaves)]), list(found[len(leaves) :])
 
     return reducer
+
+
+def log_add(one: Tensor, other: Tensor) -> Tensor:
+    """log(exp(one) + exp(other)) [B], also where one of them or both are -inf, whose gradient would be nan."""
+    none = torch.isneginf(one)
+    return torch.where(none, other, torch.logaddexp(torch.where(none, 0, one), other))

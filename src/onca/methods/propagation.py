@@ -8,12 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from onca.bag import Bag, log_add
+from onca.bag import Bag
 from onca.identity import reached, walks
 from onca.link import Test
 from onca.objectives import infonce, negative_mass, positive_mass
 from onca.pool import Pool
 from onca.predicate import Both, Not
+from onca.reduced import log_add
 from onca.select import farthest, nearest
 
 EPSILON = 1e-7  # of the official code, inside both logarithms
