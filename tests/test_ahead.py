@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,14 +20,6 @@ from onca.data.ahead import TAKES, Ahead
 from onca.data.pictures import BadImage, Files, Pictures, Undecoded
 from onca.train import Interrupted, Run, load_data
 from onca.train.loop import Training, fit, start
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

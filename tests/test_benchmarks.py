@@ -46,10 +46,6 @@ def short(monkeypatch):
     monkeypatch.setattr(step, "WARM_UP", 1)
     monkeypatch.setattr(ledger, "WARM_UP", 1)
     monkeypatch.setattr(machine, "compiler", lambda: None)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def about():

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from little_pack import write_packs
 
 from onca.cli import VERBS, main
 
 TINY = ["--encoder", "small(8)", "--batch", "64", "--queue", "64", "--dim", "8", "--epochs", "1"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_packs(tmp_path_factory.mktemp("pack"))
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +132,7 @@ def test_what_onca_alone_prints(capsys: pytest.CaptureFixture[str]) -> None:
 def test_python_m_onca_ends_with_130_on_ctrl_c_and_goes_on(source: str, tmp_path: Path) -> None:
     """The whole process, as a terminal sees it."""
     words = [sys.executable, "-m", "onca", "train", "--data", source, "--runs", str(tmp_path), *TINY, "--epochs", "400"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("*/checkpoint/checkpoint.json")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(2)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from little_pack import write_packs
 from made_up import base, compared
 
 import onca
@@ -177,11 +176,6 @@ def test_questions_are_studies_of_their_own() -> None:
 
 
 # Settings are chosen on the validation part, and a small study from end to end.
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_packs(tmp_path_factory.mktemp("pack"))
 
 
 def little(source: str, runs: Path) -> Grid:

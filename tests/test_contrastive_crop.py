@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from little_pack import write_packs
+from little_runs import Crash, crash_at
 from safetensors.torch import load_file
 from scipy import stats
 
@@ -324,23 +324,10 @@ def test_crops_chosen_by_a_policy_stand_in_the_parameters_of_a_view_and_leave_th
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(source: str) -> Run:
     """Three epochs of four steps; boxes are found before the second and the third."""
-    source = write_packs(tmp_path_factory.mktemp("pack"))
     crop = "contrastive_crop(warmup=1, interval=1)"
     return Run(data=source, encoder="small(4)", batch=128, queue=128, dim=8, epochs=3, crop=crop, precision="float32")
-
-
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-class Crash(Exception):
-    """Stands for whatever ends a process without a word."""
 
 
 def state_after(run, place: Path, crash=None, **changes):
@@ -348,12 +335,8 @@ def state_after(run, place: Path, crash=None, **changes):
     run = replace(run, runs=str(place), **changes)
     run.folder.mkdir(parents=True, exist_ok=True)
 
-    def watch(tick):
-        if tick.step == crash:
-            raise Crash
-
     training = start(run, load_data(run))
-    fit(training, watch, save_seconds=0)
+    fit(training, crash_at(crash), save_seconds=0)
     return training.host.state_dict()
 
 
@@ -361,7 +344,7 @@ def unlike(one, other):
     return {name.split(".")[0] for name in one if name in other and not torch.equal(one[name], other[name])}
 
 
-def test_a_run_that_is_cut_off_goes_on_with_the_boxes_it_had(run, tmp_path, one_thread):
+def test_a_run_that_is_cut_off_goes_on_with_the_boxes_it_had(run, tmp_path):
     whole_run = state_after(run, tmp_path / "whole")
     assert any(name.endswith("located") and int(value) == 2 for name, value in whole_run.items())
     for step in (2, 5, 6, 9, 11):  # before boxes, right before and after they are found, in the midst
@@ -370,7 +353,7 @@ def test_a_run_that_is_cut_off_goes_on_with_the_boxes_it_had(run, tmp_path, one_
     assert not unlike(state_after(run, tmp_path / "cut"), whole_run)
 
 
-def test_until_boxes_are_found_the_run_is_that_with_random_crops(run, tmp_path, one_thread):
+def test_until_boxes_are_found_the_run_is_that_with_random_crops(run, tmp_path):
     plain, located = (
         state_after(run, tmp_path, crop=crop, epochs=2) for crop in ("random_crop", "contrastive_crop(warmup=1)")
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import re
 import shlex
 import subprocess
@@ -58,7 +57,6 @@ def test_the_examples_of_a_page_run_as_they_stand_and_print(page: Path, tmp_path
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

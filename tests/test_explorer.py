@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from little_pack import write_packs
 from PIL import Image
 from torch import Tensor
 
@@ -384,11 +383,10 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
 # --- the command
 
 
-def test_the_command_writes_the_page_of_a_run_with_ages_and_exports(tmp_path: Path, capsys: Any) -> None:
+def test_the_command_writes_the_page_of_a_run_with_ages_and_exports(source: str, tmp_path: Path, capsys: Any) -> None:
     from pyarrow import parquet
 
-    data = write_packs(tmp_path / "packs")
-    common = ["train", "--data", data, "--encoder", "small(4)", "--batch", "64", "--queue", "128", "--dim", "8"]
+    common = ["train", "--data", source, "--encoder", "small(4)", "--batch", "64", "--queue", "128", "--dim", "8"]
     common += ["--runs", str(tmp_path)]
     assert cli.main([*common, "--epochs", "2", "--snapshots", "1", "--ledger"]) == 0
     (run,) = (path.parent for path in tmp_path.glob("*/run.json"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shlex
@@ -11,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,34 +17,14 @@ from typing import Any
 
 import pytest
 import torch
-from little_pack import write_packs
+from little_runs import Crash, crash_at
 
 import onca
 from onca.cli import main
 from onca.data import Splits
 from onca.ledger import COLUMNS, Ledger, read, record
-from onca.train import Run, Tick, load_data, snapshots, train
+from onca.train import Run, snapshots, train
 from onca.train.checkpoint import load_checkpoint
-
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_packs(tmp_path_factory.mktemp("pack"))
-
-
-@pytest.fixture(scope="module")
-def data(source: str) -> Splits:
-    return load_data(Run(data=source))
 
 
 def configuration(source: str, place: Path, **more: Any) -> Run:
@@ -69,14 +47,11 @@ def ledger_of(run: Run, **more: Any) -> Ledger:
 @pytest.fixture(scope="module")
 def whole(source: str, data: Splits, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that is never cut off, in parts of 200 rows or a few more, beside one without a ledger."""
-    before, full = torch.get_num_threads(), record.PART
-    torch.set_num_threads(1)
-    record.PART = 200
     method = "chain(drop(hardest(5), refill=True), infonce)"
     uncut = configuration(source, tmp_path_factory.mktemp("whole"), symmetric=True, method=method)
-    train(uncut, data=data, observers=[ledger_of(uncut)])
-    torch.set_num_threads(before)
-    record.PART = full
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "PART", 200)
+        train(uncut, data=data, observers=[ledger_of(uncut)])
     return uncut
 
 
@@ -87,18 +62,6 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def files(run: Run) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((run.folder / "ledger").iterdir())}
-
-
-class Crash(Exception):
-    """Stands for whatever ends a process without a word."""
-
-
-def crash_at(step: int) -> Any:
-    def watch(tick: Tick) -> None:
-        if tick.step == step:
-            raise Crash
-
-    return watch
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------
@@ -184,7 +147,7 @@ def test_kill_9_at_any_moment_leaves_whole_parts(run: Run, whole: Run, data: Spl
     with pytest.raises(Crash):
         train(run, data=data, watch=crash_at(1), save_seconds=0, observers=[ledger_of(run)])
     words = [sys.executable, "-c", KILLED, str(run.folder)]
-    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     wanted, deadline = random.randrange(3, 20), time.monotonic() + 120  # a race on purpose: the outcome is the same
     while step_of(run) < wanted and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)

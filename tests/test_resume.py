@@ -10,40 +10,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from little_pack import write_packs
-from torch import Tensor
+from little_runs import Crash, crash_at, state
 
 from onca.data import Splits
-from onca.train import Interrupted, NotSaved, Run, Tick, load_data, train
+from onca.train import Interrupted, NotSaved, Run, Tick, train
 from onca.train.checkpoint import load_checkpoint
 from onca.train.folder import locked
-
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_packs(tmp_path_factory.mktemp("pack"))
-
-
-@pytest.fixture(scope="module")
-def data(source: str) -> Splits:
-    return load_data(Run(data=source))
 
 
 @pytest.fixture
@@ -62,18 +40,9 @@ def configuration(source: str, place: Path) -> Run:
 @pytest.fixture(scope="module")
 def whole(source: str, data: Splits, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The same run, never cut off."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     uncut = configuration(source, tmp_path_factory.mktemp("whole"))
     train(uncut, data=data)
-    torch.set_num_threads(before)
     return uncut
-
-
-def state(run: Run) -> dict[str, Tensor]:
-    found = load_checkpoint(run.folder / "checkpoint")
-    assert found is not None
-    return found[0]
 
 
 def step_of(run: Run) -> int:
@@ -95,18 +64,6 @@ def assert_same(one: Run, other: Run) -> None:
     results = [json.loads((each.folder / "result.json").read_text()) for each in (one, other)]
     for key in ("linear_top1", "linear_top5", "knn_top1", "epochs", "images"):
         assert results[0][key] == results[1][key]
-
-
-class Crash(Exception):
-    """Stands for whatever ends a process without a word."""
-
-
-def crash_at(step: int) -> Any:
-    def watch(tick: Tick) -> None:
-        if tick.step == step:
-            raise Crash
-
-    return watch
 
 
 @pytest.mark.parametrize("step", [3, 11, 12, 25, 33])
@@ -159,7 +116,7 @@ def test_ctrl_c_leaves_the_last_whole_step(run: Run, whole: Run, data: Splits, n
 
 def test_kill_9_at_a_random_step_changes_nothing(run: Run, whole: Run, data: Splits) -> None:
     words = [sys.executable, "-c", KILLED, run.command, "0.01"]
-    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     wanted = random.randrange(1, 30)  # a race on purpose: whatever step it hits, the outcome must be the same
     deadline = time.monotonic() + 120
     while step_of_running(run) < wanted and process.poll() is None and time.monotonic() < deadline:

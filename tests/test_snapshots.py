@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from little_pack import write_packs
-from torch import Tensor
+from little_runs import Crash, crash_at, state
 
 import onca
 from onca.data import Splits
-from onca.train import Run, Tick, load_data, load_snapshot, snapshot_facts, snapshots, train
-from onca.train.checkpoint import load_checkpoint
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_packs(tmp_path_factory.mktemp("pack"))
-
-
-@pytest.fixture(scope="module")
-def data(source: str) -> Splits:
-    return load_data(Run(data=source))
+from onca.train import Run, load_snapshot, snapshot_facts, snapshots, train
 
 
 @pytest.fixture
 def run(source: str, tmp_path: Path) -> Run:
     return Run(data=source, encoder="small(4)", batch=64, queue=128, dim=8, epochs=3, runs=str(tmp_path / "runs"))
-
-
-def state(run: Run) -> dict[str, Tensor]:
-    found = load_checkpoint(run.folder / "checkpoint")
-    assert found is not None
-    return found[0]
 
 
 class Looks:
@@ -65,18 +39,6 @@ class Looks:
 
     def save(self, step: int) -> None:
         self.saved.append(step)
-
-
-class Crash(Exception):
-    """Stands for whatever ends a process without a word."""
-
-
-def crash_at(step: int):
-    def watch(tick: Tick) -> None:
-        if tick.step == step:
-            raise Crash
-
-    return watch
 
 
 def test_a_run_has_the_same_bits_with_observers_and_snapshots(run: Run, data: Splits, tmp_path: Path) -> None:

@@ -11,14 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from little_pack import write_packs
 
 from onca.cli import main
 from onca.data import load
@@ -31,19 +29,6 @@ from onca.train.loss_share import write_loss_share
 NET = {"encoder": "small(4)", "batch": 64, "queue": 128}
 SMALL = {**NET, "epochs": 1, "size": 12}
 QUICK = ["--encoder", "small(4)", "--batch", "64", "--queue", "128", "--images", "256"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_packs(tmp_path_factory.mktemp("pack"))
 
 
 # The grid.

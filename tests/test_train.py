@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -22,15 +21,6 @@ from onca.train.loop import fit, make_batch, start
 from onca.train.network import Network, precision
 from onca.train.optimise import LARS, learning_rate
 from onca.train.pixels import Pixels
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Bits depend on the number of threads, and two threads on busy cores are slow."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def images(count: int, seed: int, size: int = 16) -> ImageSet:
