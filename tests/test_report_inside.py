@@ -47,7 +47,9 @@ def test_the_numbers_on_the_page_are_those_of_the_files(folder: Path) -> None:
     assert len(record.epochs) == 2 and "Over training" in text
     found = record.false_negatives[-1]
     assert f"{100 * found.prior.tau_plus.value:.2f}\xa0%" in text and "nearest(10)" in text
-    assert "data:image/png;base64," in text
+    assert (
+        "data:image/png;base64," in text and "Raw pixels" in text and f"{record.analysis.feature}, epoch 1, on" in text
+    )
 
 
 def test_markup_in_a_finding_stays_text(folder: Path) -> None:
@@ -86,3 +88,5 @@ def test_an_analysis_of_any_embeddings_has_a_page(tmp_path: Path) -> None:
     assert cli.main(["report", str(tmp_path / "out")]) == 0
     text = html.unescape((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert "What the negatives are" in text and "Hard for many queries" in text
+    assert text.split("</head>")[1].count("vectors.npy") == 1  # the title says whose page it is
+    assert "raw pixels" not in text.lower()  # there are no images

@@ -58,12 +58,18 @@ def figures(record: Record) -> tuple[Figure, ...]:
 
 def _lead(analysis: Analysis) -> Html:
     epoch = "" if analysis.epoch is None else f", epoch {analysis.epoch:g}"
+    alone = analysis.feature == analysis.data  # a file without images: its name is the title already
+    what = "" if alone else f"{analysis.feature}{epoch}, on {analysis.data}: "
     said = (
-        f"{analysis.feature}{epoch}, on {analysis.data}: {analysis.n_queries:,} queries ({analysis.queries}) against "
+        f"{what}{analysis.n_queries:,} queries ({analysis.queries}) against "
         f"{analysis.n_negatives:,} negatives ({analysis.negatives}), {analysis.n_pairs:,} pairs. "
-        "Labels serve only to evaluate. Raw pixels alone show much of the paper's pattern: what a trained space shows "
-        "is worth what it adds to theirs."
+        "Labels serve only to evaluate."
     )
+    if analysis.floor is not None:
+        said += (
+            " Raw pixels alone show much of the paper's pattern: what a trained space shows is worth what it adds to "
+            "theirs."
+        )
     share = analysis.covered
     if analysis.hierarchy:
         held = "" if share in (None, 1) else f", which holds {100 * (share or 0):.0f} % of the classes"
@@ -81,19 +87,21 @@ def _extremes(picture: Path) -> tuple[Html, ...]:
 
 
 def _findings(analysis: Analysis) -> Html:
+    floor = analysis.floor is not None
     rows = [
         (
             join(one.name, tag("span", one.claim, class_="soft below") if one.claim else ""),
             badge(OUTCOMES[one.verdict]) if one.verdict else join("–"),
             one.text,
-            one.floor or "–",
+            *([one.floor or "–"] if floor else []),
         )
         for one in findings(analysis)
     ]
     caption = (
         "“Shown”: the 95 % interval, queries resampled, says what the paper says; “contradicted”: it says the opposite."
     )
-    return table(("Finding", "Here", "In this space", "Raw pixels"), rows, caption=caption, stacked=True)
+    head = ("Finding", "Here", "In this space", *(["Raw pixels"] if floor else []))
+    return table(head, rows, caption=caption, stacked=True)
 
 
 def _relatedness(analysis: Analysis) -> Figure | None:
