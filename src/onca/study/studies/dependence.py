@@ -47,11 +47,11 @@ def classes_claims(preset: str, host: str) -> tuple[Claim, ...]:
     return tuple(
         each
         for few, many in ends  # those of which the study has no condition are left out
-        for name in ("debiased", "oracle")
+        for name, loss in (("debiased", "The debiased loss"), ("oracle", "The oracle"))
         for each in (
-            claim(f"{name} {few}", f"The {name} gains with {few}", f"{name}, {few}", few, "helps"),
-            claim(f"{name} {many}", f"The {name} gains with {many}", f"{name}, {many}", many, "helps"),
-            claim(f"{name} {few} {many}", f"The {name} gains more with {few} than with {many}", f"{name}, {few}", few,
+            claim(f"{name} {few}", f"{loss} helps with {few}", f"{name}, {few}", few, "helps"),
+            claim(f"{name} {many}", f"{loss} helps with {many}", f"{name}, {many}", many, "helps"),
+            claim(f"{name} {few} {many}", f"{loss} helps more with {few} than with {many}", f"{name}, {few}", few,
                    "helps", minus=(f"{name}, {many}", many)),
         )
     )  # fmt: skip
@@ -83,8 +83,8 @@ def crop_claims(preset: str, host: str) -> tuple[Claim, ...]:
         each
         for name in ("elimination", "attraction")
         for each in (
-            claim(f"{name} large", f"FNC's {name} gains with {large} of the area", f"{name}, {large}", large, "helps"),
-            claim(f"{name} trend", f"FNC's {name} gains more with {large} than with {small}", f"{name}, {large}",
+            claim(f"{name} large", f"FNC's {name} helps with {large} of the area", f"{name}, {large}", large, "helps"),
+            claim(f"{name} trend", f"FNC's {name} helps more with {large} than with {small}", f"{name}, {large}",
                    large, "helps", minus=(f"{name}, {small}", small)),
         )
     )  # fmt: skip
