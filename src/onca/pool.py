@@ -213,7 +213,7 @@ def _listed(value: Known, negatives: Negatives, what: str) -> Sequence[Tensor | 
     if not isinstance(negatives, list | tuple):
         if isinstance(value, list | tuple):
             raise ValueError(f"negative_{what} is a list, negatives are one tensor: give one tensor of [N] or [B,N]")
-        return [value]  # type: ignore[list-item]
+        return [value]  # type: ignore[list-item]  # a tensor or None: of sequences, lists and tuples are taken
     if value is None:
         return [None] * len(negatives)
     if not isinstance(value, list | tuple) or len(value) != len(negatives):

@@ -78,7 +78,7 @@ class _Reduce(torch.autograd.Function):
         own = [True] * count + bag.per_query
         again = any(not own[i] for i in wanted)
         value = torch.zeros(len(bag.query), dtype=bag.dtype, device=bag.query.device)
-        grads = {i: torch.zeros_like(tensors[i]) for i in wanted if not again}  # type: ignore[arg-type]
+        grads = {i: torch.zeros_like(t) for i in wanted if not again and (t := tensors[i]) is not None}
         for part in cut:
             done, pieces = _block(reducer, bag, part, count, tensors, own, wanted if not again else [])
             value[part] = done

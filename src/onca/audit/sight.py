@@ -121,7 +121,8 @@ def left_of(method: Method, pool: Pool) -> Pool:
 def _pushes(look: Sight) -> tuple[Entries, Tensor] | None:
     """Every query of the sample gets a dimension of its own, in which it has length TINY and each entry a leaf of 0:
     the slope of all losses by a leaf is, but for TINY, the slope of one query's loss by one score. One backward pass
-    serves all queries, and rules see the batch as it was."""
+    serves all queries, and rules see the batch as it was. (`onca.ledger.slopes` tells of added entries and of single
+    terms as well, query by query: for 64 queries and 4,096 keys that takes eight times as long.)"""
     pool, count = look.pool, len(look.rows)
     own = pool.negatives.query.new_zeros(len(pool), count)
     own[look.rows, torch.arange(count)] = TINY

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def read_download(name: str) -> dict[str, Raw]:
     import torchvision.datasets
 
     download = DOWNLOADS[name]
-    make: Callable[..., object] = getattr(torchvision.datasets, download.kind)
+    make: Callable[..., Any] = getattr(torchvision.datasets, download.kind)
     return {part: _raw(name, make, options) for part, options in (("train", download.train), ("test", download.test))}
 
 
@@ -78,17 +79,17 @@ def read_imagenet() -> dict[str, Raw]:
     return read_folder(folder)
 
 
-def _raw(name: str, make: Callable[..., object], options: dict[str, object]) -> Raw:
+def _raw(name: str, make: Callable[..., Any], options: dict[str, object]) -> Raw:
     data = _find(name, make, options)
-    values = np.asarray(data.data)  # type: ignore[attr-defined]
+    values = np.asarray(data.data)
     if values.shape[1] == 3:  # STL-10 is stored channels first
         values = values.transpose(0, 2, 3, 1)
-    label = torch.as_tensor(np.asarray(getattr(data, "targets", None) or data.labels), dtype=torch.int64)  # type: ignore[attr-defined]
-    names = tuple(data.classes)  # type: ignore[attr-defined]
+    label = torch.as_tensor(np.asarray(getattr(data, "targets", None) or data.labels), dtype=torch.int64)
+    names = tuple(data.classes)
     return Raw(Array(np.ascontiguousarray(values), name), label, names, {"class": (label, names)})
 
 
-def _find(name: str, make: Callable[..., object], options: dict[str, object]) -> object:
+def _find(name: str, make: Callable[..., Any], options: dict[str, object]) -> Any:  # data, and targets or labels
     try:
         return make(str(home()), download=False, **options)
     except RuntimeError:  # torchvision's word for "not there, or not whole"

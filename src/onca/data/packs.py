@@ -212,7 +212,7 @@ def _write(file: Path, arrays: Arrays) -> None:
     partial = file.with_name(file.name + ".partial")
     try:
         with partial.open("wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
+            np.savez(stream, **arrays)  # type: ignore[arg-type]  # mypy sees that a name might be allow_pickle; none is
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)

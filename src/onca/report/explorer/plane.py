@@ -49,7 +49,7 @@ def pca(rows: Tensor) -> Plane:
 def umap(rows: Tensor) -> Plane:
     """UMAP (1802.03426) by cosine, from seed 0."""
     try:
-        from umap import UMAP  # type: ignore[import-not-found,unused-ignore]
+        from umap import UMAP  # type: ignore[import-not-found,unused-ignore]  # only some have it
     except ImportError as missing:
         raise ValueError('map="umap" needs a package: pip install umap-learn; map="pca" needs none') from missing
     points = UMAP(metric="cosine", random_state=0, n_neighbors=min(15, len(rows) - 1)).fit_transform(rows.numpy())
