@@ -9,6 +9,7 @@ import onca
 from onca import reduced
 from onca.bag import Bag
 from onca.link import Link, Slice
+from onca.listed import COPIED
 from onca.sums import Even
 
 Tensor = torch.Tensor
@@ -118,6 +119,17 @@ def test_reductions_and_their_gradients_equal_what_is_written_out(kind: str, att
         torch.testing.assert_close(other, mean, rtol=1e-12, atol=1e-12)
         found = derive(((lse + other) * weight).sum(), query, vectors)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("copied", [1, 2 * L * D, 3 * L * D + 1])
+def test_listed_rows_are_copied_some_at_a_time(copied: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COPIED, "cpu", copied)
+    bag, query, vectors, keys, there = make("rows")
+    score = (query[:, None] * keys).sum(2).masked_fill(~there, -torch.inf)
+    ours, theirs, share = bag.lse(3.0), (3 * score).logsumexp(1), draw(B, seed=9)
+    torch.testing.assert_close(ours, theirs)
+    mine, its = (derive((share * value).sum(), query, vectors) for value in (ours, theirs))
+    torch.testing.assert_close(mine, its)
 
 
 @pytest.mark.parametrize("attached", [False, True])

@@ -113,19 +113,19 @@ def test_bags_hold_the_rows_and_know_who_they_are() -> None:
 
 @pytest.mark.parametrize("k", [1, 3, IMAGES - 1, IMAGES + 2])
 def test_nearest_leaves_the_own_row_out(k: int) -> None:
-    made, query, index = bank(), rows(4, seed=4), torch.tensor([2, 9, 0, 11])
+    made, query, index = bank(neighbours=k), rows(4, seed=4), torch.tensor([2, 9, 0, 11])
     query[0] = made.keys[2]  # its own row would be the nearest
     scores = (query @ made.keys.T).scatter(1, index[:, None], -torch.inf)
     best = scores.sort(1, descending=True).indices[:, : min(k, IMAGES - 1)]
     expected = torch.cat([best, torch.full((4, k - best.shape[1]), -1)], 1)
-    assert torch.equal(made.nearest(query, index, k), expected)
+    assert torch.equal(made.nearby(query, index).rows(), expected)
 
 
 def test_nearest_of_equal_rows_are_those_of_the_images_that_come_first() -> None:
-    made = bank()
+    made = bank(neighbours=3)
     made.keys.copy_(torch.eye(D, dtype=made.keys.dtype)[torch.arange(IMAGES) % 2])  # even images alike, and odd ones
     index = torch.tensor([0, 5])
-    near = made.nearest(made.keys[index], index, 3)
+    near = made.nearby(made.keys[index], index).rows()
     assert near.tolist() == [[2, 4, 6], [1, 3, 7]]
 
 

@@ -256,6 +256,16 @@ def test_neighbours_are_those_of_the_visit_before_and_unknown_until_then() -> No
     assert "neighbours" in host.gives and "neighbours" not in npid().gives
 
 
+def test_new_neighbours_are_found_before_any_bank_moves() -> None:
+    first, second = bank(neighbours=3), bank(neighbours=3, seed=2)
+    data, before = batch(0, 1), (second.keys.clone(), first.keys.clone())
+    advance(CMC(encoder(2 * D), first, second, 0.2), 0)
+    halves = torch.split(normalize(encoder(2 * D)(data.views[0]), dim=1), D, 1)
+    for query, keys, made in zip(halves, before, (second, first), strict=True):
+        near = (query @ keys.T).scatter(1, data.index[:, None], -torch.inf).topk(3).indices
+        assert torch.equal(made.neighbours[data.index], near)
+
+
 @pytest.mark.parametrize(
     ("act", "words"),
     [

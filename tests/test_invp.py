@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 import onca
 from onca.bank import Bank
+from onca.engine import in_use
 from onca.hosts.npid import NPID
 from onca.identity import reached, walks
 from onca.methods.invp import invp
 from onca.methods.propagation import denominators, everyone, listed, propagated
+from onca.neighbours import neighbours
 from onca.schedule import gaussian_ramp
 
 Tensor = torch.Tensor
@@ -360,6 +362,42 @@ def test_training_against_a_bank() -> None:
         optimiser.step()
         trained.after_step()
     assert (bank.neighbours >= 0).all()
+
+
+MANY, WIDE = 700, 16  # images and dimensions of a bank that an engine serves
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    ("text", "in_passing"),
+    [
+        ('invp({k}, background=90, mode="paper")', True),
+        ('invp({k}, background=90, mode="official")', True),
+        ("invp({k}, background=2)", True),  # fewer than there are new neighbours
+        ("total((1, invp({k}, 2)), (0.5, infonce))", True),
+        ("chain(drop(hardest(10)), invp({k}))", False),  # the nearest rows of what is left are others
+        ("infonce", False),
+    ],
+)
+def test_the_selection_of_the_loss_finds_the_new_neighbours(text: str, in_passing: bool, whole: bool) -> None:
+    """Those of a search of its own: rows, order and ties, with the own row among them or not."""
+    torch.manual_seed(0)
+    bank = Bank(MANY, WIDE, neighbours=K)
+    bank.keys[:] = bank.keys[torch.randint(MANY // 2, (MANY,))]  # every row stands there about twice
+    made = NPID(torch.nn.Identity(), bank, temperature=0.2, official=whole)
+    index = torch.randperm(MANY)[:20]
+    points = torch.cat([bank.keys[index[:10]], torch.randn(10, WIDE)]).requires_grad_()
+    batch = onca.hosts.Batch((points,), index, epoch=40.0)
+    scores = torch.nn.functional.normalize(points.detach(), dim=1).double() @ bank.keys.T.double()
+    pools = made.pools(batch)
+    made.loss(pools, onca.method.as_method(text.format(k=K))).backward()
+    near = pools[0].nearby
+    assert (near.among is not None) == (in_passing and not in_use().startswith("torch"))
+    alone = neighbours(near.query, bank.keys, K, exclude=index).row
+    made.after_step()
+    assert torch.equal(bank.neighbours[index], alone)
+    best = scores.scatter(1, index[:, None], -math.inf).sort(1, descending=True).values[:, :K]
+    torch.testing.assert_close(scores.gather(1, alone), best, rtol=0, atol=1e-6)
 
 
 def test_a_host_learns_k_from_the_method() -> None:

@@ -11,8 +11,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "onca"
 
 # The order of docs/design.md. A name with a slash is a package, whose files may import each other.
 LAYERS = (
-    *("part", "schedule", "engine/", "sliced", "search", "neighbours", "mix", "link", "predicate", "ranking", "shared"),
-    *("sums", "reduced", "counted", "bag", "pool", "difficulty", "selector", "select", "identity", "rules"),
+    *("part", "schedule", "engine/", "sliced", "search", "neighbours", "mix", "listed", "link", "predicate", "ranking"),
+    *("shared", "sums", "reduced", "counted", "bag", "pool", "difficulty", "selector", "select", "identity", "rules"),
     *("objectives", "method", "methods/", "memory", "lasting", "bank", "drop_in", "explain", "encoders/", "views/"),
     *("data/", "hosts/", "ledger/", "evaluate/", "train/", "analyse/", "audit/", "study/", "report/"),
     *("cli_data", "cli_analyse", "cli_audit", "cli_explore", "cli_train", "cli", "__main__"),

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 import onca
 from onca import search
-from onca.neighbours import neighbours
+from onca.neighbours import Nearby, neighbours
 from onca.search import Search
 
 ENGINES = ["torch", "torch, first look in bf16", "native"]
@@ -130,6 +130,23 @@ def test_rows_that_are_excluded_are_not_found(served: str, k: int) -> None:
     is_exact(query, keys, k, exclude)
     assert not (neighbours(query, keys, k, exclude=exclude).row == exclude[:, None])[exclude >= 0].any()
     assert int(neighbours(query, keys, 1).row[1]) == 17
+
+
+@pytest.mark.parametrize("k", [1, 4, 30])
+def test_nearby_rows_are_the_same_among_those_that_hold_them(served: str, k: int) -> None:
+    """Ties go to the same rows, whatever stands beside them and in whatever order."""
+    keys = rows(MANY, 12, 1, QUANTISED)
+    exclude = torch.tensor([0, 17, MANY - 1, 4, 300, 5])
+    query = keys[exclude] * 2
+    wanted = by_hand(query, keys, k, exclude)[1]
+    more = torch.stack([torch.randperm(MANY, generator=torch.Generator().manual_seed(b))[:20] for b in range(6)])
+    among = torch.cat([torch.full((6, 2), -1), more, by_hand(query, keys, k + 1)[1].flip(1)], 1)
+    near = Nearby(query, keys, k, exclude)
+    assert torch.equal(near.rows(), wanted)
+    near.among = among
+    assert torch.equal(near.rows(), wanted)
+    near.among, few = among[:, :2], torch.full((6, k), -1)
+    assert served != "native" or torch.equal(near.rows(), few), "it was not looked for among these alone"
 
 
 @pytest.mark.parametrize("kind", ["normal", "lengths", "crowded"])

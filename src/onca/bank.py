@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from onca.bag import Bag
 from onca.link import Link
-from onca.neighbours import neighbours
+from onca.neighbours import Nearby
 from onca.pool import Pool, unit
 
 
@@ -113,10 +113,10 @@ class Bank(nn.Module):
         """The rows [B,K] of each query, repeats counting as often as they stand there; index as in `negatives`."""
         return Bag(query, (self._link(rows),), query_index=index)
 
-    def nearest(self, query: Tensor, index: Tensor, k: int) -> Tensor:
-        """The k rows that score highest with each unit query [B,D], own row left out, highest first: [B,k], -1
-        where the bank has no more. Ties go to the image that comes first."""
-        return neighbours(query, self.keys, k, exclude=index).row
+    def nearby(self, query: Tensor, index: Tensor) -> Nearby | None:
+        """What the neighbours of the images `index` [B] will be, by their unit queries [B,D] and the rows as they are
+        when it is asked; None where the bank keeps none."""
+        return None if self.neighbours is None else Nearby(query, self.keys, self.neighbours.shape[1], index)
 
     @torch.no_grad()
     def constant(self, pool: Pool) -> Tensor:

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from onca.listed import ListedScores, pick
 from onca.mix import Mix
 
 Test = Callable[["Slice"], Tensor]  # is an entry meant? [b,n] bool (or what broadcasts to it)
@@ -72,7 +73,8 @@ class Link:
     @property
     def elements(self) -> int:
         """Numbers that one query's block needs."""
-        return self.length * (1 if self.rows is None and self.mix is None else self.vectors.shape[-1])
+        copied = self.mix is not None or (self.rows is not None and self.per_query)
+        return self.length * (self.vectors.shape[-1] if copied else 1)
 
     def part(self, start: int, stop: int) -> Link:
         """The entries start to stop - 1 of shared vectors."""
@@ -131,11 +133,14 @@ class Link:
     ) -> Tensor:
         """[b,n] for a block: query [b,D], factor [b]; vectors, lengths: the link's own (block rows if per query)."""
         dtype = torch.promote_types(torch.promote_types(query.dtype, vectors.dtype), torch.float32)
-        if self.rows is not None:
-            chosen = self.rows[part].clamp_min(0)
-            lengths = None if lengths is None else pick(lengths, chosen, self.per_query)
-            vectors = pick(vectors, chosen, self.per_query)
-        if self.mix is not None:
+        listed = None if self.rows is None else self.rows[part].clamp_min(0)
+        if listed is not None and lengths is not None:
+            lengths = pick(lengths, listed, self.per_query)
+        if listed is not None and self.per_query:
+            vectors, listed = pick(vectors, listed, True), None
+        if listed is not None:
+            result: Tensor = ListedScores.apply(query.to(dtype), vectors, listed)
+        elif self.mix is not None:
             result = self.mix.scores(query.to(dtype), vectors[:, 0].to(dtype), part)
         elif vectors.dim() == 3 and vectors.shape[1] == 1:  # bmm goes through a library, ten times as long
             result = torch.linalg.vecdot(vectors.to(dtype), query.to(dtype)[:, None])
@@ -148,13 +153,6 @@ class Link:
         if lengths is not None:
             result = result * lengths
         return result if factor is None else result * factor[:, None]
-
-
-def pick(values: Tensor, rows: Tensor, own: bool) -> Tensor:
-    """What stands in rows [b,L] of values that all queries share, or of each query's own: [b,L,...]."""
-    if own:
-        return values[torch.arange(len(rows), device=rows.device)[:, None], rows]
-    return values.index_select(0, rows.flatten()).view(*rows.shape, *values.shape[1:])  # copies whole rows
 
 
 @dataclass(eq=False)

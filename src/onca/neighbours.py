@@ -5,6 +5,7 @@ An engine answers where one serves the tensors, else torch does (`onca.search`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from onca.engine import NotFinite, View, chosen
+from onca.engine.kernels import pack
 from onca.search import Search, inverse, lengths
 
 
@@ -64,6 +66,32 @@ def _nearest(query: Tensor, keys: Tensor, k: int, normalize: bool) -> Neighbours
         for name, rows in (("query", query), ("keys", keys)):
             lengths(name, rows)  # raises, and names the row
         raise
+
+
+@dataclass(eq=False)
+class Nearby:
+    """The rows of keys [N,D] nearest to each query [B,D], k of them, without the row `exclude` [B]; searched for when
+    they are asked for. among [B,L]: rows that hold them, where a selection by the same scores found those; -1 is none.
+    """
+
+    query: Tensor
+    keys: Tensor
+    k: int
+    exclude: Tensor
+    among: Tensor | None = None
+
+    @torch.no_grad()
+    def rows(self) -> Tensor:
+        """[B,k], nearest first, ties by row; -1 where there are no more."""
+        kernels = chosen(self.query, self.keys)[0]
+        if self.among is None or kernels is None:
+            return neighbours(self.query, self.keys, self.k, exclude=self.exclude).row
+        some, at = torch.unique(self.among, return_inverse=True)  # ascending, so that ties go to the same rows
+        there = torch.zeros(len(at), len(some), dtype=torch.bool, device=at.device).scatter_(1, at, True)
+        there &= (some >= 0) & (some != self.exclude[:, None])
+        view = View(self.query.detach(), self.keys[some.clamp_min(0)], present=pack(there))
+        column = kernels.nearest(view, self.k)[1]
+        return torch.where(column < 0, -1, some[column.clamp_min(0)])
 
 
 def _without(found: Neighbours, exclude: Tensor) -> Neighbours:

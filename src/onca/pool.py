@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onca.bag import Bag
 from onca.link import Link
+from onca.neighbours import Nearby
 from onca.part import nearest
 from onca.schedule import Number, Schedule, check_number, number_at
 
@@ -28,10 +29,11 @@ class Pool:
     positives, negatives: bags of the same queries. reserve: older entries that only `refill` lets in, newest first in
     their places. added: entries that a rule put in and that no later rule sees. temperature: a plain number.
     label, index [B], -1 unknown. support [B,S,D]: more views of the query's image. given [B,N] bool. neighbours [I,k]:
-    rows of the k nearest images of each image, -1 unknown. duplicates [I]: group of each image. depth [C,C]: depth of
-    the lowest common ancestor of two labels. external: name of a source -> unit rows [I,F], one for each image.
-    normaliser: the constant Z of noise-contrastive estimation. population: number of images in the set.
-    epoch: float from 0. history: mean losses of the epochs that are over. seed: of what is drawn in this step.
+    rows of the k nearest images of each image, -1 unknown; nearby: the search for those of the queries.
+    duplicates [I]: group of each image. depth [C,C]: depth of the lowest common ancestor of two labels. external: name
+    of a source -> unit rows [I,F], one for each image. normaliser: the constant Z of noise-contrastive estimation.
+    population: number of images in the set. epoch: float from 0. history: mean losses of the epochs that are over.
+    seed: of what is drawn in this step.
     short [B]: the queries for which the reserve did not suffice.
     """
 
@@ -46,6 +48,7 @@ class Pool:
     support: Tensor | None = None
     given: Tensor | None = None
     neighbours: Tensor | None = None
+    nearby: Nearby | None = None
     duplicates: Tensor | None = None
     depth: Tensor | None = None
     external: Mapping[str, Tensor] = field(default_factory=dict)

@@ -241,10 +241,18 @@ def _present(shared: Shared, told: list[list[Tensor]]) -> Tensor | None:
     total: Tensor | None = None
     for link, bits in zip(shared.links, told, strict=True):
         everything = len(shared.links) == 1 and len(shared.keys) % 64 == 0  # no bit that belongs to no entry
-        there = None if everything else shared.span(link)
-        for each in bits:
-            there = each if there is None else there & each
-        assert there is not None
+        there = _all(bits if everything else [*bits, shared.span(link)])
         total = there if total is None else total | there
     assert total is not None
     return total.expand(len(shared.bag.query), -1).contiguous()
+
+
+def _all(bits: Sequence[Tensor]) -> Tensor:
+    """The entries for which all of the bits [B,W] or [1,W] hold."""
+    if len(bits) == 1:
+        return bits[0]
+    wide = sorted(bits, key=len, reverse=True)
+    total = wide[0] & wide[1]
+    for each in wide[2:]:
+        total &= each  # in place: new memory costs more than the operation
+    return total

@@ -184,11 +184,20 @@ def edges(values: Tensor, k: Tensor, number: Tensor, place: Tensor) -> tuple[Ten
         equal = values == t[:, None]
         ties = count(equal)
         first, tied = place[_first(equal)], tied or bool((ties > 1).any())
-        for row in ((ties > 1) & some if in_order else some & (ties > 0)).nonzero()[:, 0].tolist():
-            needed = int(k[row, edge]) - int((values[row] > t[row]).sum())  # which of those that tie is the k-th
-            first[row] = place[equal[row]].sort().values[needed - 1]
+        several = ((ties > 1) & some if in_order else some & (ties > 0)).nonzero()[:, 0]
+        if len(several):
+            more = count(values[several] > t[several, None])
+            first[several] = _place_of(equal[several], k[several, edge] - more, place, in_order)
         threshold[:, edge], places[:, edge] = t.masked_fill(~some, torch.inf), first.masked_fill(~some, -1)
     return threshold, places, tied
+
+
+def _place_of(there: Tensor, needed: Tensor, place: Tensor, in_order: bool) -> Tensor:
+    """The `needed`-th smallest place [b] of those entries of each row that hold: [b,n] bool -> [b]."""
+    if not in_order:
+        place, order = place.sort()
+        there = there[:, order]
+    return place[_first(there.cumsum(1, dtype=torch.int32) == needed[:, None])]
 
 
 def _first(there: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def test_bank_afterwards(golden):
     memory.keys.copy_(case.bank)
     memory.neighbours.copy_(case.graph)
     rows = torch.nn.functional.normalize(case.points.detach(), dim=1)
-    memory.link(case.index, memory.nearest(rows, case.index, case.k))
+    memory.link(case.index, memory.nearby(rows, case.index).rows())
     memory.write(case.index, rows)
     golden.close(memory.neighbours.sort(1).values, np.sort(golden["neigh_after"], 1))  # there in another order
     golden.close(memory.keys, "bank_after")

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from onca import sliced
 from onca.bag import Bag
-from onca.link import Link, Slice, pick
+from onca.link import Link, Slice
+from onca.listed import pick
 
 NUMBERS = 16  # of a row that its print is made of
 

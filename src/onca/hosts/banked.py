@@ -16,12 +16,11 @@ from onca.schedule import Number
 
 @dataclass(frozen=True, eq=False)
 class _Done:
-    """What after_step needs of one pool. neighbours [B,k] of the query in the bank it was scored against, or None."""
+    """What after_step needs of one pool: the bank that takes its queries, and the one they were scored against."""
 
     pool: Pool
     own: Bank
     other: Bank
-    neighbours: Tensor | None
 
 
 class Banked(Host):
@@ -76,12 +75,12 @@ class Banked(Host):
                 name=self.names[place],
                 support=its,
                 neighbours=other.neighbours,
+                nearby=other.nearby(query, index),
                 seed=drawn_from(self.seed, batch.step, place),
                 **(self.told(batch) | {"population": other.images}),
             )
             pool = replace(pool, normaliser=other.constant(pool))
-            near = None if other.neighbours is None else other.nearest(query, index, other.neighbours.shape[1])
-            self._done.append(_Done(pool, own, other, near))
+            self._done.append(_Done(pool, own, other))
         return [done.pool for done in self._done]
 
     def _negatives(self, bank: Bank, query: Tensor, index: Tensor, rows: Tensor | None) -> Bag:
@@ -98,13 +97,14 @@ class Banked(Host):
         return [unit(part) for part in torch.split(rows, dim, -1)] if count > 1 else [rows]
 
     def after_step(self) -> None:
-        for done in self._done:
+        found = [None if done.pool.nearby is None else done.pool.nearby.rows() for done in self._done]
+        for done, near in zip(self._done, found, strict=True):  # found before any bank moves
             index, query = done.pool.index, done.pool.negatives.query
             assert index is not None and done.pool.normaliser is not None
             done.other.normaliser.copy_(done.pool.normaliser)
             done.own.write(index, query, done.pool.label)
-            if done.neighbours is not None:
-                done.other.link(index, done.neighbours)
+            if near is not None:
+                done.other.link(index, near)
         self._done = []
 
 

@@ -13,11 +13,19 @@ from typing import ClassVar
 from torch import Tensor
 
 from onca.difficulty import need
-from onca.methods.propagation import denominators, everyone, listed, listed_instance, propagated, set_instance
+from onca.methods.propagation import (
+    background,
+    denominators,
+    everyone,
+    listed,
+    listed_instance,
+    propagated,
+    set_instance,
+)
 from onca.objectives import Method, need_positives
 from onca.pool import Pool
 from onca.schedule import Number, Schedule, after, check_number
-from onca.select import check_count, count_at, nearest
+from onca.select import check_count, count_at
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,8 +62,7 @@ class invp(Method, name="invp"):
         """[B]. Raises ValueError when the pool has no graph of k neighbours or other negatives than a bank's."""
         pool = replace(pool, neighbours=self._graph(pool))
         official = self.mode == "official"
-        nearby = nearest(count_at(self, self.background, pool))
-        near = nearby(pool, everyone(pool) if official else pool.negatives)
+        near = background(pool, everyone(pool) if official else pool.negatives, count_at(self, self.background, pool))
         total, others = denominators(pool, near) if official else (None, None)
         loss = set_instance(pool, near) if total is None else listed_instance(pool, total)
         weight = pool.number(after(self.start, 1), self) * pool.number(self.weight, self)
