@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from onca.engine.kernels import pack, words
+from onca.engine.kernels import Known, pack, words
 from onca.link import Slice, Test
 
 if TYPE_CHECKING:
@@ -28,9 +28,17 @@ class Predicate:
         """None where this cannot be told so: torch then puts the test to slices."""
         raise NotImplementedError  # abstract
 
+    def known(self, shared: Shared) -> Known | None:
+        """Scores that were made for this test; None where there are none of this bag's."""
+        return None
+
 
 def bits_of(test: Test, shared: Shared) -> Tensor | None:
     return test.bits(shared) if isinstance(test, Predicate) else None
+
+
+def known_of(test: Test, shared: Shared) -> Known | None:
+    return test.known(shared) if isinstance(test, Predicate) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +64,9 @@ class Both(Predicate):
     def bits(self, shared: Shared) -> Tensor | None:
         left, right = bits_of(self.left, shared), bits_of(self.right, shared)
         return None if left is None or right is None else left & right
+
+    def known(self, shared: Shared) -> Known | None:
+        return known_of(self.left, shared) or known_of(self.right, shared)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from onca.engine import View
-from onca.engine.kernels import unpack
+from onca.engine.kernels import Known, unpack
 from onca.link import Link, Slice
 from onca.predicate import Predicate, bits_of
 
@@ -97,10 +97,11 @@ class Above(Predicate):
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """Sets that an engine chose among the columns of shared keys: sets int64 [E,B,W]."""
+    """Sets that an engine chose among the columns of shared keys: sets int64 [E,B,W]; known: scores that it made."""
 
     shared: Shared
     sets: Tensor
+    known: Known | None = None
 
     def of(self, piece: Slice, edge: int) -> Tensor | None:
         """[b,n]; None when the slice's entries were not there to be chosen."""
@@ -165,4 +166,14 @@ class Among(Predicate):
         if known is not None or min(link.start for link in shared.links) < found.end:
             return known
         score = found.score if found.score.dim() == 1 else found.score[:, self.edge]
-        return bits_of(Above(score, found.by), shared)  # a reserve: what scores the same stands behind
+        return bits_of(Above(score, found.by), shared)
+
+    def known(self, shared: Shared) -> Known | None:
+        chosen = self.found.chosen
+        if chosen is None or self.found.by is not cosine_score or chosen.bits(shared, self.edge) is None:
+            return None
+        mine, theirs = shared.bag, chosen.shared.bag
+        same = mine.query is theirs.query and mine.factor is theirs.factor
+        return (
+            chosen.known if same and shared.links[0].factor is chosen.shared.links[0].factor else None
+        )  # a reserve: what scores the same stands behind

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from onca import sliced
 from onca.engine import Kernels, View, chosen, note
-from onca.engine.kernels import pack, unpack
+from onca.engine.kernels import Known, pack, unpack
 from onca.link import Link
-from onca.predicate import bits_of
+from onca.predicate import bits_of, known_of
 from onca.ranking import Chosen, KnownScore, Threshold
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ class Shared:
 
     keys [N,D]: the tensor's rows from the first to the last that belongs to a link; columns count them. starts: the
     column at which each link begins. A ring buffer gives two links, the later one of which comes first in the tensor.
-    present: bits int64 [B,W] of the entries that are there, None is all.
+    present: bits int64 [B,W] of the entries that are there, None is all. known: scores of theirs that were made when
+    they were chosen.
     """
 
     kernels: Kernels
@@ -35,11 +36,12 @@ class Shared:
     starts: tuple[int, ...]
     keys: Tensor
     present: Tensor | None = None
+    known: Known | None = None
 
     def view(self, present: Tensor | None) -> View:
         bag, place = self.bag, None if self.in_order else self.places
         factors = [None if f is None else f.detach() for f in (bag.factor, self.links[0].factor)]
-        return View(bag.query.detach(), self.keys, factors[0], factors[1], present, place)
+        return View(bag.query.detach(), self.keys, factors[0], factors[1], present, place, self.known)
 
     @property
     def in_order(self) -> bool:
@@ -127,7 +129,7 @@ class Shared:
         rank = wanted(number)
         found = self.kernels.select(view, rank[:, None] if rank.dim() == 1 else rank)
         place = found.place if not self.offset else torch.where(found.place < 0, -1, found.place + self.offset)
-        end, sets = max(link.end for link in self.links), Chosen(self, found.chosen)
+        end, sets = max(link.end for link in self.links), Chosen(self, found.chosen, found.known)
         return Threshold(score, found.score.reshape(rank.shape), place.reshape(rank.shape), found.tied, end, sets)
 
     # What is there.
@@ -220,7 +222,8 @@ def _join(bag: Bag, links: list[Link]) -> tuple[Shared | None, str]:
     if len(can) < len(links):
         return _join(bag, can) if can else (None, told[0][1])
     present = _present(shared, [bits for bits, _ in told])
-    return (shared if present is None else replace(shared, present=present)), ""
+    known = next((known for link in links for test in link.tests if (known := known_of(test, shared))), None)
+    return (shared if present is None else replace(shared, present=present, known=known)), ""
 
 
 def _spanned(links: list[Link], first: Tensor) -> tuple[tuple[int, ...], Tensor]:

@@ -19,6 +19,7 @@ class Bag(ctypes.Structure):
         ("key_stride", ctypes.c_int64),
         *[(name, ctypes.c_int32) for name in ("key_type", "threads")],
         *[(name, ctypes.c_void_p) for name in ("key_factor", "present")],
+        *[(name, ctypes.c_void_p) for name in ("known", "known_start", "known_set", "known_but")],
     ]
 
 
@@ -75,6 +76,20 @@ class Case:
         return there[np.lexsort((place, -scores[row, there].astype(np.float64)))]
 
 
+class Known:
+    """Room for the scores of a set as `onca_select` fills it, from the ranks [B,E] of one or two edges."""
+
+    def __init__(self, case: Case, rank: Array, spare: float) -> None:
+        ends = np.clip(rank, 0, case.present.sum(1)[:, None])
+        self.many = ends[:, 0] - (ends[:, 1] if rank.shape[1] == 2 else 0)
+        self.start = np.concatenate([[0], np.cumsum(self.many + (self.many * spare).astype(np.int64) + 16)])
+        self.score = np.full(self.start[-1] + 1, 777.0, np.float32)  # one more, which nothing may touch
+
+    def of(self, row: int) -> Array:
+        assert self.score[-1] == 777.0
+        return self.score[self.start[row] : self.start[row] + self.many[row]]
+
+
 class Library:
     def __init__(self, path: Path) -> None:
         self.of = ctypes.CDLL(str(path))
@@ -88,15 +103,16 @@ class Library:
         return score
 
     def select(
-        self, case: Case, rank: Array, sample: int = 0, spread: float = 0.0
+        self, case: Case, rank: Array, sample: int = 0, spread: float = 0.0, known: Known | None = None
     ) -> tuple[int, Array, Array, Array, int]:
-        """(status, score [B,E], place [B,E], chosen bits [E,B,W], tied) for ranks [B,E]."""
+        """(status, score [B,E], place [B,E], chosen bits [E,B,W], tied) for ranks [B,E]; known is filled."""
         (b, n), e = case.shape, rank.shape[1]
         rank = np.ascontiguousarray(rank, np.int64)
         score, place, tied = np.empty((b, e), np.float32), np.empty((b, e), np.int64), ctypes.c_int32(-1)
         chosen = np.full((e, b, -(-n // 64)), 0xABCDEF, np.uint64)  # what is not written shows
         how = ctypes.c_int64(sample), ctypes.c_float(spread), at(score), at(place), at(chosen), ctypes.byref(tied)
-        status = self.of.onca_select(ctypes.byref(case.bag), ctypes.c_int64(e), at(rank), at(case.place), *how)
+        keep = at(known.score if known else None), at(known.start if known else None)
+        status = self.of.onca_select(ctypes.byref(case.bag), ctypes.c_int64(e), at(rank), at(case.place), *how, *keep)
         return status, score, place, chosen, tied.value
 
     def above(self, case: Case, bound: Array) -> tuple[int, Array]:
@@ -110,10 +126,23 @@ class Library:
 
 
 def check_select(library: Library, case: Case, rank: Array, sample: int = 0, spread: float = 0.0) -> None:
-    """Sets, scores, places and ties are those of the sorted scores."""
+    """Sets, scores, places and ties are those of the sorted scores; so they are where scores of the set are kept."""
     scores = library.scores(case)
     status, score, place, chosen, tied = library.select(case, rank, sample, spread)
     assert status == 0
+    if rank.shape[1] <= 2 and case.bag.views == 1:
+        rank = -np.sort(-rank, 1)  # an inner set is the second
+        status, score, place, chosen, tied = library.select(case, rank, sample, spread)
+        for spare in (0.0, 0.5):
+            known = Known(case, rank, spare)
+            status, *found = library.select(case, rank, sample, spread, known)
+            assert status == 0
+            for mine, theirs in zip(found, (score, place, chosen, tied), strict=True):
+                assert np.array_equal(mine, theirs)
+            for b in range(case.shape[0]):
+                inner, outer = (0, *np.maximum(rank[b, ::-1], 0))[-2:]
+                columns = np.sort(case.order(scores, b)[inner:outer])
+                assert np.array_equal(known.of(b), scores[b, columns])
     expected, any_tied = np.zeros((rank.shape[1], *case.shape), bool), False
     for b in range(case.shape[0]):
         order = case.order(scores, b)

@@ -36,14 +36,15 @@ int __wrap_pthread_create(pthread_t *made, const pthread_attr_t *how, void *(*ru
 
 /* Faults planted by the third argument, to see that they are found. */
 static int planted;
-enum { ONE_BIT = 1, A_SLOPE, ONE_TOO_FAR, NAN_PASSED_OVER, A_LEAK };
+enum { ONE_BIT = 1, A_SLOPE, ONE_TOO_FAR, NAN_PASSED_OVER, A_LEAK, A_KEPT_SCORE };
 
 int __real_onca_select(const onca_bag *bag, int64_t edges, const int64_t *rank, const int64_t *place, int64_t sample, float spread,
-                       float *score, int64_t *at, uint64_t *chosen, int32_t *tied);
+                       float *score, int64_t *at, uint64_t *chosen, int32_t *tied, float *known, const int64_t *known_start);
 int __wrap_onca_select(const onca_bag *bag, int64_t edges, const int64_t *rank, const int64_t *place, int64_t sample, float spread,
-                       float *score, int64_t *at, uint64_t *chosen, int32_t *tied) {
-    int status = __real_onca_select(bag, edges, rank, place, sample, spread, score, at, chosen, tied);
+                       float *score, int64_t *at, uint64_t *chosen, int32_t *tied, float *known, const int64_t *known_start) {
+    int status = __real_onca_select(bag, edges, rank, place, sample, spread, score, at, chosen, tied, known, known_start);
     if (planted == ONE_BIT && chosen && edges > 0 && bag->queries > 0 && bag->keys > 700) chosen[0] ^= 1;
+    if (planted == A_KEPT_SCORE && known && known_start[bag->queries] > known_start[0] + 16) known[known_start[0]] += 1;
     static void *volatile lost; /* the latest is held, those before it leak */
     if (planted == A_LEAK) lost = malloc(8);
     return status;

@@ -57,6 +57,20 @@ static float *check_scores(const char *const *levels, int *wild) {
     return score;
 }
 
+static int by_column(const void *one, const void *other) {
+    const entry *x = one, *y = other;
+    return (x->column > y->column) - (x->column < y->column);
+}
+
+/* The scores that were kept are those of entries first .. last - 1 of the list, in order of columns. */
+static void check_known(int64_t b, const float *known, entry *list, int64_t first, int64_t last, int64_t number) {
+    first = first < number ? first : number, last = last < number ? last : number;
+    qsort(list + first, last - first, sizeof *list, by_column);
+    for (int64_t i = first; i < last; i++)
+        CHECK(known[i - first] == list[i].score, "select: row %lld keeps %.9g as its score %lld, not %.9g", (long long)b,
+              known[i - first], (long long)(i - first), list[i].score);
+}
+
 static void check_select(const float *score) {
     int64_t edges = below(5), words = words_of(&bag), *rank = room(bag.queries * edges, 8), *place = draw_places(bag.keys);
     int64_t *at = room(bag.queries * edges, 8);
@@ -66,8 +80,18 @@ static void check_select(const float *score) {
     entry *list = room(bag.keys + 1, sizeof *list);
     for (int64_t i = 0; i < bag.queries * edges; i++) rank[i] = chance(0.2) ? below(4) : below(bag.keys + 4);
     int64_t sample = chance(0.6) ? 0 : 1 + below(2 * bag.keys + 2);
-    float spread = chance(0.6) ? 0 : (float)uniform(0.01, 2);
-    check_status("select", onca_select(&bag, edges, rank, place, sample, spread, edge, at, chosen, &tied));
+    float spread = chance(0.6) ? 0 : (float)uniform(0.01, 2), *known = NULL;
+    int64_t *start = NULL;
+    if (chosen && bag.views == 1 && (edges == 1 || edges == 2) && chance(0.6)) { /* the scores of the set are kept */
+        start = room(bag.queries + 1, 8), start[0] = 0;
+        for (int64_t b = 0; b < bag.queries; b++) {
+            int64_t *of = rank + b * edges, high = of[0], low = edges == 2 ? of[1] : 0;
+            if (low > high) of[0] = low, of[1] = high;
+            start[b + 1] = start[b] + llabs(high - low) + 16 + below(40);
+        }
+        known = room(start[bag.queries], 4);
+    }
+    check_status("select", onca_select(&bag, edges, rank, place, sample, spread, edge, at, chosen, &tied, known, start));
     for (int64_t b = 0; b < bag.queries; b++) {
         int64_t number = ordered(&bag, score, place, b, list);
         for (int64_t e = 0; e < edges; e++) {
@@ -79,6 +103,7 @@ static void check_select(const float *score) {
             ties |= k > 1 && list[k - 2].score == want.score;
             ties |= k > 0 && k < number && list[k].score == want.score;
         }
+        if (known) check_known(b, known + start[b], list, edges == 2 ? rank[b * 2 + 1] : 0, rank[b * edges], number);
     }
     CHECK(tied == ties, "select: tied %d, not %d", tied, ties);
 }
@@ -316,7 +341,7 @@ static void check_poison(void) {
         for (int64_t i = 0; i < bag.queries; i++) looked |= there(&bag, i, n);
     }
     for (int64_t i = 0; i < bag.queries; i++) rank[i] = 1 + below(bag.keys);
-    int chose = onca_select(&bag, 1, rank, NULL, 0, 0, edge, at, NULL, &tied), neared = onca_nearest(&bag, 1, at, found);
+    int chose = onca_select(&bag, 1, rank, NULL, 0, 0, edge, at, NULL, &tied, NULL, NULL), neared = onca_nearest(&bag, 1, at, found);
     CHECK(chose == ONCA_NOT_FINITE || (!looked && chose == ONCA_OK), "select: status %d where %g is", chose, bad);
     CHECK(neared == ONCA_NOT_FINITE || (!looked && neared == ONCA_OK), "nearest: status %d where %g is", neared, bad);
 }
@@ -360,7 +385,7 @@ static void check_memory(void) {
     for (int64_t i = 0; i < rows * edges; i++) rank[i] = below(bag.keys + 1);
     for (int64_t b = 0; b < rows; b++) each[b] = one[b] = 1;
     STARVED("scores", onca_scores(&bag, all));
-    STARVED("select", onca_select(&bag, edges, rank, NULL, 0, 0, score, at, chosen, &tied));
+    STARVED("select", onca_select(&bag, edges, rank, NULL, 0, 0, score, at, chosen, &tied, NULL, NULL));
     STARVED("above", onca_above(&bag, one, chosen));
     STARVED("nearest", onca_nearest(&bag, k, at, score));
     if (bag.views > 1) return;

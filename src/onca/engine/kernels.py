@@ -15,12 +15,27 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
+class Known:
+    """Scores that a selection made: those of the entries in `of` and not in `but`, in order of columns.
+
+    score float32 [n]; start int64 [B+1], where each row's begin, with room behind them; of, but: bits int64 [B,W], but
+    may be None.
+    """
+
+    score: Tensor
+    start: Tensor
+    of: Tensor
+    but: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
 class View:
     """Queries against keys, as kernels take them: constants, no graph.
 
     query [B,D], or [B,S,D]: the score of a query is then the largest of its S rows'. keys [N,D] in their own dtype.
     A score is (query . key, accumulated in float32) * key_factor [N] * query_factor [B] or [B,S]; None is 1.
     present: bits int64 [B,W] of the entries that are there, None is all. place int64 [N], None: the columns.
+    known: scores of this view's, for sums; an engine may make them anew.
     """
 
     query: Tensor
@@ -29,6 +44,7 @@ class View:
     key_factor: Tensor | None = None
     present: Tensor | None = None
     place: Tensor | None = None
+    known: Known | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -38,12 +54,14 @@ class View:
 @dataclass(frozen=True, eq=False)
 class Selected:
     """The rank-th entries from the hard end: score, place [B,E] ((inf, -1) for rank 0); chosen int64 [E,B,W], the bits
-    of the rank hardest; tied: does any other present entry score the same as one of them."""
+    of the rank hardest; tied: does any other present entry score the same as one of them. known: scores of the first
+    edge's set, without the second's where there are two; None where an engine did not keep them."""
 
     score: Tensor
     place: Tensor
     chosen: Tensor
     tied: bool
+    known: Known | None = None
 
 
 class Sums(NamedTuple):

@@ -10,14 +10,17 @@ import ctypes
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from onca.engine import build
-from onca.engine.kernels import Absent, Hinged, NotFinite, Selected, Spread, Sums, View, words
+from onca.engine.kernels import Absent, Hinged, Known, NotFinite, Selected, Spread, Sums, View, words
 
 KEY_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 NOT_FINITE, NO_MEMORY = 1, 2
+FEW = 1 / 8  # of the entries: a set of so many keeps its scores
+SPARE = 96  # places for a row beside half as many again as its set has: few candidates need more
 
 
 class Bag(ctypes.Structure):
@@ -29,6 +32,7 @@ class Bag(ctypes.Structure):
         ("key_stride", ctypes.c_int64),
         *((name, ctypes.c_int32) for name in ("key_type", "threads")),
         *((name, ctypes.c_void_p) for name in ("key_factor", "present")),
+        *((name, ctypes.c_void_p) for name in ("known", "known_start", "known_set", "known_but")),
     )
 
 
@@ -37,7 +41,7 @@ BAG, PLACE, LONG, FLOAT = ctypes.POINTER(Bag), ctypes.c_void_p, ctypes.c_int64, 
 # Arguments as in onca.h. All but the last three give a status.
 FUNCTIONS = {
     "onca_scores": (BAG, PLACE),
-    "onca_select": (BAG, LONG, PLACE, PLACE, LONG, FLOAT, PLACE, PLACE, PLACE, PLACE),
+    "onca_select": (BAG, LONG, PLACE, PLACE, LONG, FLOAT, *[PLACE] * 6),
     "onca_above": (BAG, PLACE, PLACE),
     "onca_nearest": (BAG, LONG, PLACE, PLACE),
     "onca_sums": (BAG, LONG, PLACE, LONG, PLACE, PLACE, PLACE),
@@ -116,9 +120,10 @@ class Native:
         place = None if view.place is None else _ready(view.place, torch.int64, keys)
         score, at = torch.empty(queries, edges), torch.empty(queries, edges, dtype=torch.int64)
         chosen = torch.empty(edges, queries, words(keys), dtype=torch.int64)
-        tied = ctypes.c_int32()
-        self._call("onca_select", view, edges, rank, place, sample, spread, score, at, chosen, ctypes.addressof(tied))
-        return Selected(score, at, chosen, bool(tied.value))
+        tied, known = ctypes.c_int32(), _known(view, rank, chosen)
+        given = (edges, rank, place, sample, spread, score, at, chosen, ctypes.addressof(tied))
+        self._call("onca_select", view, *given, *((known.score, known.start) if known else (None, None)))
+        return Selected(score, at, chosen, bool(tied.value), known)
 
     def above(self, view: View, bound: Tensor) -> Tensor:
         bound = _ready(bound, torch.float32, len(view.query))
@@ -201,8 +206,25 @@ class Native:
         present = None if present is None else _ready(present, torch.int64, len(query), words(len(rows)))
         queries = (*query.shape, len(rows), _at(query), _at(by_query))
         keys = (_at(rows), rows.stride(0), KEY_TYPES[rows.dtype], torch.get_num_threads(), _at(by_key), _at(present))
+        known = view.known
+        scores = () if known is None else map(_at, (known.score, known.start, known.of, known.but))
         passed = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
-        _check(getattr(self._c, function)(Bag(*queries, *keys), *passed))
+        _check(getattr(self._c, function)(Bag(*queries, *keys, *scores), *passed))
+
+
+def _known(view: View, rank: Tensor, chosen: Tensor) -> Known | None:
+    """Room for the scores of the set between one or two edges, where it is small: what is summed over it then needs
+    them, while for a large set its own products are as fast."""
+    (queries, keys), edges = view.shape, rank.shape[1]
+    if edges not in (1, 2) or view.query.dim() != 2 or not queries:
+        return None
+    ends = rank.numpy().clip(0, keys)
+    many = ends[:, 0] if edges == 1 else ends[:, 0] - ends[:, 1]
+    if many.sum() > FEW * queries * keys or many.min() < 0:
+        return None
+    start = np.zeros(queries + 1, np.int64)
+    np.cumsum(many + many // 2 + SPARE, out=start[1:])
+    return Known(torch.empty(start[-1]), torch.from_numpy(start), chosen[0], chosen[1] if edges == 2 else None)
 
 
 def _ready(tensor: Tensor, dtype: torch.dtype, *shape: int) -> Tensor:

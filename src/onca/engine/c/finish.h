@@ -12,6 +12,8 @@ typedef struct {
     float *score;     /* [queries, edges] or NULL */
     int64_t *at;      /* [queries, edges] or NULL */
     uint64_t *chosen; /* [edges, queries, words] or NULL */
+    float *known;     /* the scores of what is chosen, or NULL; known_start [queries + 1] */
+    const int64_t *known_start;
     atomic_int tied;
     int64_t k;        /* nearest: how many are listed in column, best [queries, k]; else 0 */
     int64_t *column;
@@ -24,6 +26,16 @@ typedef struct {
     selection *call;
     block *block;
 } stage;
+
+typedef struct { /* where a set ends: at those that score `score` and stand up to place `last` */
+    float score;
+    int64_t last;
+} set_end;
+
+/* How many are to be chosen for an edge of a query, of those that are there; not below 0. */
+static int64_t wanted_rank(const selection *call, int64_t query, int64_t edge) {
+    return most(0, least(call->k ? call->k : call->rank[query * call->edges + edge], call->there[query]));
+}
 
 /* Ascending order of numbers, by merging ever longer runs. spare: [count]. */
 static void sort(uint64_t *x, uint64_t *spare, int64_t count) {
@@ -119,33 +131,46 @@ static int64_t FN(place_of)(const uint64_t *wanted, int64_t words, const float *
     return last;
 }
 
-/* Adds to chosen the candidates that score more than `score`, and of those that score the same the ones up to place `last`. */
-static void FN(choose_listed)(const uint64_t *wanted, int64_t words, const float *listed, const int64_t *place, float score,
-                              int64_t last, uint64_t *chosen) {
-    for (int64_t w = 0; w < words; w++) {
-        uint64_t word = wanted[w], in = 0;
+/* Which of the candidates `word` of a tile, whose scores are listed, are in a set. */
+static inline uint64_t FN(listed_in)(uint64_t word, const float *listed, const int64_t *place, int64_t first, set_end end) {
+    uint64_t in = 0;
 #if WIDTH == 512
-        int64_t many = __builtin_popcountll(word);
-        uint64_t more = 0, same = 0;
-        for (int64_t i = 0; i < many; i += 16) { /* lists have a vector's room at their end */
-            __m512 y = _mm512_loadu_ps(listed + i);
-            more |= (uint64_t)_mm512_cmp_ps_mask(y, _mm512_set1_ps(score), _CMP_GT_OQ) << i;
-            same |= (uint64_t)_mm512_cmp_ps_mask(y, _mm512_set1_ps(score), _CMP_EQ_OQ) << i;
-        }
-        listed += many;
-        in = _pdep_u64(more, word);
-        for (same = _pdep_u64(same, word); same; same &= same - 1) {
-            int64_t j = w * TILE + __builtin_ctzll(same);
-            if ((place ? place[j] : j) <= last) in |= same & -same;
-        }
-#else
-        for (; word; word &= word - 1, listed++) {
-            int64_t j = w * TILE + __builtin_ctzll(word);
-            if (*listed > score || (*listed == score && (place ? place[j] : j) <= last)) in |= word & -word;
-        }
-#endif
-        chosen[w] |= in;
+    const int64_t many = __builtin_popcountll(word);
+    uint64_t more = 0, same = 0;
+    int64_t i = 0;
+    do { /* lists have a vector's room at their end: the first is taken without asking, which could not be foretold */
+        __m512 y = _mm512_loadu_ps(listed + i);
+        more |= (uint64_t)_mm512_cmp_ps_mask(y, _mm512_set1_ps(end.score), _CMP_GT_OQ) << i;
+        same |= (uint64_t)_mm512_cmp_ps_mask(y, _mm512_set1_ps(end.score), _CMP_EQ_OQ) << i;
+    } while ((i += 16) < many);
+    in = _pdep_u64(more, word);
+    for (same = _pdep_u64(same, word); same; same &= same - 1) {
+        int64_t j = first + __builtin_ctzll(same);
+        if ((place ? place[j] : j) <= end.last) in |= same & -same;
     }
+#else
+    for (; word; word &= word - 1, listed++) {
+        int64_t j = first + __builtin_ctzll(word);
+        if (*listed > end.score || (*listed == end.score && (place ? place[j] : j) <= end.last)) in |= word & -word;
+    }
+#endif
+    return in;
+}
+
+/* The listed scores whose bits are set in `kept`, to `to`; how many. Nothing is written behind them. */
+static inline int64_t FN(hand_over)(const float *listed, int64_t many, uint64_t kept, float *to) {
+#if WIDTH == 512
+    int64_t i = 0;
+    do {
+        const __mmask16 in = (__mmask16)(kept >> i);
+        _mm512_mask_compressstoreu_ps(to, in, _mm512_maskz_loadu_ps(in, listed + i));
+        to += __builtin_popcount(in);
+    } while ((i += 16) < many);
+#else
+    (void)many;
+    for (uint64_t rest = kept; rest; rest &= rest - 1) *to++ = listed[__builtin_ctzll(rest)];
+#endif
+    return __builtin_popcountll(kept);
 }
 
 /* The k best of a list, sorted: all that score more than `score`, `rank` in number with the first of those that score it. */
@@ -167,32 +192,67 @@ static int FN(list_best)(const selection *call, const uint64_t *wanted, const fl
     return status;
 }
 
-/* One edge of one query, from its candidates. Whether the bracket held. */
-static int FN(finish_edge)(selection *call, const block *b, const candidates *list, int64_t q, int64_t e, float *spare,
-                           int *status) {
-    int64_t query = b->which[q], to = query * b->edges + e, above = 0;
-    int64_t rank = least(call->k ? call->k : call->rank[to], call->there[query]), last = -1;
-    const uint64_t *wanted = b->wanted + q * b->words;
-    float score = INFINITY;
-    for (int p = 0; p < b->parts; p++) above += b->above[(p * b->edges + e) * b->queries + q];
-    if (rank > 0) {
-        int64_t left = rank - above;
-        if (list->full || left < 1 || left > list->count) return 0;
-        score = FN(ranked)(list->score, list->count, left, 0, spare);
-        if (!b->open && !(score >= b->low[e * b->queries + q] && score <= b->high[e * b->queries + q])) return 0;
-        int32_t over = 0, same = 0;
-        for (int64_t i = 0; i < list->count; i++) over += list->score[i] > score, same += list->score[i] == score;
-        if (same > 1) atomic_store(&call->tied, 1);
-        if (!call->k) last = FN(place_of)(wanted, b->words, list->score, call->place, score, same, left - over);
-        if (!call->k && last < 0) *status = ONCA_NO_MEMORY;
-        if (call->chosen)
-            FN(choose_listed)(wanted, b->words, list->score, call->place, score, last,
-                              call->chosen + (e * b->bag->queries + query) * b->words);
-    }
-    if (call->k) *status = FN(list_best)(call, wanted, list->score, list->count, query, score, most(rank, 0));
-    if (call->score) call->score[to] = score;
-    if (call->at) call->at[to] = last;
+/* Where the set of an edge of query q ends, from the candidates of a bracket. Whether the bracket held. */
+static int FN(find_end)(selection *call, const block *b, const candidates *list, int64_t q, int64_t edge, int64_t bracket,
+                        float *spare, set_end *end, int *status) {
+    const int64_t rank = wanted_rank(call, b->which[q], edge);
+    int64_t left = rank;
+    *end = (set_end){INFINITY, -1};
+    if (rank == 0) return 1;
+    for (int p = 0; p < b->parts; p++) left -= b->above[(p * b->edges + bracket) * b->queries + q];
+    if (list->full || left < 1 || left > list->count) return 0;
+    const float score = FN(ranked)(list->score, list->count, left, 0, spare);
+    if (!b->open && !(score >= b->low[bracket * b->queries + q] && score <= b->high[bracket * b->queries + q])) return 0;
+    int32_t over = 0, same = 0;
+    for (int64_t i = 0; i < list->count; i++) over += list->score[i] > score, same += list->score[i] == score;
+    if (same > 1) atomic_store(&call->tied, 1);
+    end->score = score;
+    if (!call->k) end->last = FN(place_of)(wanted_row(b, q), b->words, list->score, call->place, score, same, left - over);
+    if (!call->k && end->last < 0) *status = ONCA_NO_MEMORY;
     return 1;
+}
+
+/* Adds an edge's candidates to what is surely above it. */
+static void FN(finish_set)(const selection *call, const block *b, const float *listed, int64_t q, int64_t edge, set_end end) {
+    const uint64_t *wanted = wanted_row(b, q);
+    uint64_t *chosen = call->chosen + (edge * b->bag->queries + b->which[q]) * b->words;
+    for (int64_t w = 0; w < b->words; listed += __builtin_popcountll(wanted[w++]))
+        chosen[w] |= FN(listed_in)(wanted[w], listed, call->place, w * TILE, end);
+}
+
+/* The same where one bracket holds the set: what is surely above it, and candidates, stand in the sets of the first and the last
+   edge, and become these; the scores of the set are handed over. */
+static void FN(finish_known)(const selection *call, const block *b, const float *listed, int64_t q, const set_end *end) {
+    const int two = call->edges == 2;
+    uint64_t *wanted = wanted_row(b, q), *outer = call->chosen + b->which[q] * b->words;
+    float *to = call->known + call->known_start[b->which[q]];
+    for (int64_t w = 0; w < b->words; w++) {
+        const uint64_t word = wanted[w], above = two ? outer[w] : 0;
+        const int64_t many = __builtin_popcountll(word);
+        const uint64_t in = FN(listed_in)(word, listed, call->place, w * TILE, end[0]);
+        const uint64_t inner = two ? FN(listed_in)(word, listed, call->place, w * TILE, end[1]) : 0;
+        wanted[w] = above | inner;
+        outer[w] = above | in; /* the same word where there is one edge */
+        to += FN(hand_over)(listed, many, FN(extracted)(in & ~inner, word), to);
+        listed += many;
+    }
+}
+
+/* All edges of one query, from its candidates. */
+static int FN(finish_query)(selection *call, const block *b, const candidates *list, int64_t q, float *spare) {
+    const int64_t query = b->which[q];
+    int status = ONCA_OK;
+    set_end end[call->edges];
+    for (int64_t e = 0; e < call->edges && !status; e++) {
+        if (!FN(find_end)(call, b, list, q, e, b->one ? 0 : e, spare, end + e, &status)) return call->failed[query] = 1, ONCA_OK;
+        if (call->score) call->score[query * call->edges + e] = end[e].score;
+        if (call->at) call->at[query * call->edges + e] = end[e].last;
+    }
+    if (status) return status;
+    if (call->k) return FN(list_best)(call, wanted_row(b, q), list->score, list->count, query, end->score, wanted_rank(call, query, 0));
+    if (b->one) FN(finish_known)(call, b, list->score, q, end);
+    for (int64_t e = 0; e < call->edges && call->chosen && !b->one; e++) FN(finish_set)(call, b, list->score, q, e, end[e]);
+    return ONCA_OK;
 }
 
 static int FN(finish_rows)(void *given, int64_t from, int64_t to, int part) {
@@ -205,8 +265,7 @@ static int FN(finish_rows)(void *given, int64_t from, int64_t to, int part) {
         status = FN(gathered)(b, q, &list);
         float *spare = room(list.count + 16, 4);
         if (!spare) status = ONCA_NO_MEMORY;
-        for (int64_t e = 0; e < b->edges && !status; e++)
-            if (!FN(finish_edge)(s->call, b, &list, q, e, spare, &status)) s->call->failed[b->which[q]] = 1;
+        if (!status) status = FN(finish_query)(s->call, b, &list, q, spare);
         if (list.own) free(list.score);
         free(spare);
     }

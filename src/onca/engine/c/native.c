@@ -76,7 +76,7 @@ typedef struct {
     const char *name;
     int (*scores)(const onca_bag *, float *);
     int (*select)(const onca_bag *, int64_t, const int64_t *, const int64_t *, int64_t, float, float *, int64_t *, uint64_t *,
-                  int32_t *);
+                  int32_t *, float *, const int64_t *);
     int (*above)(const onca_bag *, const float *, uint64_t *);
     int (*nearest)(const onca_bag *, int64_t, int64_t *, float *);
     int (*sums)(const onca_bag *, int64_t, const float *, int64_t, float *, float *, float *);
@@ -207,8 +207,8 @@ EXPORT int onca_use(const char *name) {
 EXPORT int onca_scores(const onca_bag *bag, float *score) { return USE(scores)(bag, score); }
 
 EXPORT int onca_select(const onca_bag *bag, int64_t edges, const int64_t *rank, const int64_t *place, int64_t sample, float spread,
-                       float *score, int64_t *at, uint64_t *chosen, int32_t *tied) {
-    return USE(select)(bag, edges, rank, place, sample, spread, score, at, chosen, tied);
+                       float *score, int64_t *at, uint64_t *chosen, int32_t *tied, float *known, const int64_t *known_start) {
+    return USE(select)(bag, edges, rank, place, sample, spread, score, at, chosen, tied, known, known_start);
 }
 
 EXPORT int onca_above(const onca_bag *bag, const float *bound, uint64_t *chosen) { return USE(above)(bag, bound, chosen); }

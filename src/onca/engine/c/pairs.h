@@ -1,29 +1,5 @@
 /* Exact scores of listed pairs of a query and a key. */
 
-/* Sums of 16 vectors, each as FN(sum) adds it: rows are folded in half pairwise, so that every addition is a full vector's. */
-static inline v16 FN(sum_16)(const v16 *x) {
-#if WIDTH == 512
-    __m512 a[8], b[4], c[2];
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    for (int i = 0; i < 8; i++) {
-        __m512 y = (__m512)x[2 * i], z = (__m512)x[2 * i + 1];
-        a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(y, z, 0x44), _mm512_shuffle_f32x4(y, z, 0xee));
-    }
-    for (int i = 0; i < 4; i++)
-        b[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0x88), _mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0xdd));
-    for (int i = 0; i < 2; i++) {
-        __m512d y = (__m512d)b[2 * i], z = (__m512d)b[2 * i + 1];
-        c[i] = _mm512_add_ps((__m512)_mm512_unpacklo_pd(y, z), (__m512)_mm512_unpackhi_pd(y, z));
-    }
-    __m512 sums = _mm512_add_ps(_mm512_shuffle_ps(c[0], c[1], 0x88), _mm512_shuffle_ps(c[0], c[1], 0xdd));
-    return (v16)_mm512_permutexvar_ps(order, sums);
-#else
-    v16 sums;
-    for (int i = 0; i < 16; i++) sums[i] = FN(sum)(x[i]);
-    return sums;
-#endif
-}
-
 /* Products of four pairs at once: their chains of additions overlap. */
 static inline void FN(dot_4)(const float *query, int64_t step, const float *key, int64_t padded, const uint16_t *row,
                              const uint8_t *column, v16 *to) {

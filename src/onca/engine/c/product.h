@@ -184,6 +184,18 @@ static inline void FN(places)(uint64_t bits, uint8_t *to) {
 #endif
 }
 
+/* Those of `bits` at the places of the set bits of `from`, side by side from the lowest on. */
+static inline uint64_t FN(extracted)(uint64_t bits, uint64_t from) {
+#if WIDTH
+    return _pext_u64(bits, from);
+#else
+    uint64_t found = 0;
+    for (uint64_t at = 1; from; from &= from - 1, at <<= 1)
+        if (bits & from & -from) found |= at;
+    return found;
+#endif
+}
+
 /* The low bits of `bits`, one after the other, at the places of the set bits of `into`. */
 static inline uint64_t FN(deposited)(uint64_t bits, uint64_t into) {
 #if WIDTH

@@ -156,39 +156,90 @@ static void FN(packed)(const uint8_t *from, int64_t bytes, uint8_t *to) {
 #endif
 }
 
+typedef struct { /* of a tile's keys: bounds for each, before the largest are taken */
+    float scale[TILE], length[TILE], rest[TILE];
+    uint64_t finite;
+} FN(key_sizes);
+
+/* Key j in 8 bits, whatever its size. */
+static void FN(screen_key)(const float *key, float times, int64_t padded, int64_t bytes, const float *mean, float coarsest,
+                           int64_t j, uint8_t *to, FN(key_sizes) *of) {
+    FN(extents) size = FN(extent)(key, times, mean, padded);
+    of->scale[j] = 1, of->rest[j] = 0;
+    if (!size.finite || !(fabsf(times) <= FLT_MAX)) {
+        of->finite &= ~((uint64_t)1 << j);
+        memset(to, 128, (size_t)bytes);
+        return;
+    }
+    of->length[j] = size.length;
+    if (size.raw != 0 && times != 0 && !(in_range(size.raw) && in_range(times))) of->length[j] = INFINITY;
+    else if (size.largest > 1e-15f && size.length <= FLT_MAX) {
+        of->scale[j] = fmaxf(size.largest / 127, coarsest);
+        of->rest[j] = sqrtf(FN(sum)(FN(quantised)(key, times, mean, padded, of->scale[j], 128, to)));
+        memset(to + padded, 128, (size_t)(bytes - padded));
+        return;
+    } else { /* too little to be squared: it is all rest */
+        of->rest[j] = of->length[j] = fmaxf(size.length, size.largest * sqrtf((float)padded));
+        of->scale[j] = fmaxf(fmaxf(of->length[j], coarsest), 1e-15f);
+    }
+    memset(to, 128, (size_t)bytes);
+}
+
+#if WIDTH == 512
+/* The same for 16 keys from j on at once, if all of them are of ordinary size. Whether they are. */
+static int FN(screen_16)(const float *key, const float *factor, int64_t padded, int64_t bytes, const float *mean, float coarsest,
+                         int64_t j, uint8_t *to, FN(key_sizes) *of) {
+    v16 squares[16], raw[16], largest[16];
+    for (int i = 0; i < 16; i++) {
+        const float *row = key + i * padded, times = factor ? factor[i] : 1;
+        squares[i] = raw[i] = largest[i] = (v16){0};
+        for (int64_t d = 0; d < padded; d += 16) {
+            v16 x = FN(load)(row + d), y = FN(fma)(x, FN(splat)(times), -FN(load)(mean + d));
+            squares[i] = FN(fma)(y, y, squares[i]);
+            raw[i] = FN(top)((v16)((w16)x & 0x7fffffff), raw[i]);
+            largest[i] = FN(top)((v16)((w16)y & 0x7fffffff), largest[i]);
+        }
+    }
+    const v16 size = FN(top_16)(raw), big = FN(top_16)(largest), square = FN(sum_16)(squares);
+    const v16 by = factor ? (v16)((w16)FN(load)(factor) & 0x7fffffff) : FN(splat)(1);
+    w16 ordinary = (size >= LITTLE) & (size <= MUCH) & (by >= LITTLE) & (by <= MUCH) & (big > 1e-15f) & (square <= FLT_MAX);
+    if (_mm512_movepi32_mask((__m512i)ordinary) != 0xffff) return 0; /* nan is not: it leaves its mark in the squares */
+    FN(store)(of->scale + j, FN(larger)(big * (1.0f / 127), FN(splat)(coarsest)));
+    FN(store)(of->length + j, (v16)_mm512_sqrt_ps((__m512)square));
+    for (int i = 0; i < 16; i++) {
+        squares[i] = FN(quantised)(key + i * padded, factor ? factor[i] : 1, mean, padded, of->scale[j + i], 128, to + i * bytes);
+        memset(to + i * bytes + padded, 128, (size_t)(bytes - padded));
+    }
+    FN(store)(of->rest + j, (v16)_mm512_sqrt_ps((__m512)FN(sum_16)(squares)));
+    return 1;
+}
+#endif
+
 /* A tile of keys in 8 bits. key [count, padded] float32; factor of these keys or NULL; bytes_of [TILE, bytes]: scratch.
-   mean_length: the length of mean. All keys take one step before any takes the next, so that none waits for another's. */
+   mean_length: the length of mean. */
 static void FN(screen_keys)(const float *key, const float *factor, int64_t count, int64_t padded, int64_t bytes, const float *mean,
                             float mean_length, uint8_t *bytes_of, screen_tile *tile, uint8_t *packed) {
     const float slack = rounding(padded), coarsest = slack * mean_length / 2; /* finer steps beside the mean would be in vain */
-    float rest[TILE];
-    FN(extents) size[TILE];
-    tile->norm = tile->rest = 0;
-    tile->bad = 0;
-    for (int64_t j = 0; j < count; j++) size[j] = FN(extent)(key + j * padded, factor ? factor[j] : 1, mean, padded);
-    for (int64_t j = 0; j < TILE; j++) {
-        uint8_t *to = bytes_of + j * bytes;
-        const float times = factor && j < count ? factor[j] : 1;
-        const int there = j < count && size[j].finite && fabsf(times) <= FLT_MAX;
-        tile->scale[j] = 1, rest[j] = 0;
-        if (j < count && !there) tile->bad |= (uint64_t)1 << j;
-        if (j < count) size[j].finite = there;
-        if (there && size[j].raw != 0 && times != 0 && !(in_range(size[j].raw) && in_range(times))) size[j].length = INFINITY;
-        else if (there && size[j].largest > 1e-15f && size[j].length <= FLT_MAX) {
-            tile->scale[j] = fmaxf(size[j].largest / 127, coarsest);
-            rest[j] = sqrtf(FN(sum)(FN(quantised)(key + j * padded, times, mean, padded, tile->scale[j], 128, to)));
-            memset(to + padded, 128, (size_t)(bytes - padded));
+    const uint64_t all = count < TILE ? ((uint64_t)1 << count) - 1 : ~(uint64_t)0;
+    FN(key_sizes) of = {.finite = all};
+    for (int64_t j = 0, next; j < count; j = next) {
+        next = least(j + 16, count);
+#if WIDTH == 512
+        if (next == j + 16 && FN(screen_16)(key + j * padded, factor ? factor + j : NULL, padded, bytes, mean, coarsest, j,
+                                            bytes_of + j * bytes, &of))
             continue;
-        } else if (there) { /* too little to be squared: it is all rest */
-            rest[j] = size[j].length = fmaxf(size[j].length, size[j].largest * sqrtf((float)padded));
-            tile->scale[j] = fmaxf(fmaxf(size[j].length, coarsest), 1e-15f);
-        }
-        memset(to, 128, (size_t)bytes);
+#endif
+        for (; j < next; j++)
+            FN(screen_key)(key + j * padded, factor ? factor[j] : 1, padded, bytes, mean, coarsest, j, bytes_of + j * bytes, &of);
     }
+    for (int64_t j = count; j < TILE; j++) of.scale[j] = 1, memset(bytes_of + j * bytes, 128, (size_t)bytes);
+    memcpy(tile->scale, of.scale, sizeof tile->scale);
+    tile->norm = tile->rest = 0;
+    tile->bad = all & ~of.finite;
     for (int64_t j = 0; j < TILE; j++) {
         tile->inverse[j] = 1 / tile->scale[j];
-        if (j >= count || !size[j].finite) continue;
-        const float norm = size[j].length, left = (rest[j] + slack * (norm + 2 * mean_length)) * (1 + slack) * tile->inverse[j];
+        if (!(of.finite >> j & 1)) continue;
+        const float norm = of.length[j], left = (of.rest[j] + slack * (norm + 2 * mean_length)) * (1 + slack) * tile->inverse[j];
         if (norm * (1 + slack) > tile->norm) tile->norm = norm * (1 + slack);
         if (left > tile->rest) tile->rest = left;
     }

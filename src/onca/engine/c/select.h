@@ -5,15 +5,22 @@
 static void put_away(block *b) {
     for (int64_t i = 0; b->lists && i < b->parts * b->queries; i++)
         if (b->lists[i].own) free(b->lists[i].score);
-    free(b->lists), free(b->slab), free(b->expected), free(b->wanted), free(b->above);
+    free(b->lists), free(b->slab), free(b->expected), free(b->above);
+    if (!b->one) free(b->wanted);
     free(b->over), free(b->under), free(b->high), free(b->low), free(b->factor);
     screen_rows *r = &b->rows;
     free(r->exact), free(r->small), free(r->start), free(r->step), free(r->centre), free(r->coarse), free(r->fine);
 }
 
-/* Where lists of candidates start: a share of what is expected, and a little more. Those that outgrow it move. */
-static int lay_lists(block *b) {
+/* Where lists of candidates start: a share of what is expected, and a little more, or of the room for the scores of the set. Those
+   that outgrow it move. */
+static int lay_lists(block *b, const selection *call) {
     int64_t total = 0, *room_of = b->expected;
+    for (int64_t i = 0; i < b->parts * b->queries && call->known; i++) {
+        const int64_t *start = call->known_start + b->which[i % b->queries], share = (start[1] - start[0]) / b->parts;
+        b->lists[i] = (candidates){.score = call->known + start[0] + i / b->queries * share, .held = share};
+    }
+    if (call->known) return ONCA_OK;
     for (int64_t q = 0; q < b->queries; q++) {
         room_of[q] = up(least(room_of[q], b->limit) / b->parts * 9 / 8 + 96, 16);
         total += room_of[q];
@@ -32,7 +39,8 @@ static int lay_lists(block *b) {
 static int FN(set_up)(block *b, selection *call, const int64_t *which, int64_t queries, int open) {
     const onca_bag *bag = call->bag;
     const int64_t rows = queries * bag->views, spare = rows + 2 * GROUP;
-    *b = (block){.bag = bag, .which = which, .queries = queries, .edges = call->edges, .words = call->words, .open = open};
+    *b = (block){.bag = bag, .which = which, .queries = queries, .words = call->words, .open = open, .one = call->known != NULL};
+    b->edges = b->one ? 1 : call->edges;
     b->chosen = call->chosen, b->bound = call->bound, b->mean = call->sample.mean, b->mean_length = call->sample.mean_length;
     b->parts = parts_of(up(bag->keys, TILE) / TILE, AHEAD, bag->threads);
     b->limit = open || bag->keys <= 8192 ? INT64_MAX : most(8192, bag->keys * 3 / 10) / b->parts + 1024;
@@ -45,7 +53,7 @@ static int FN(set_up)(block *b, selection *call, const int64_t *which, int64_t q
     b->over = room(b->parts * b->edges * rows, 4), b->under = room(b->parts * b->edges * rows, 4);
     b->lists = calloc((size_t)(b->parts * queries), sizeof *b->lists);
     b->expected = calloc((size_t)queries, sizeof *b->expected);
-    b->wanted = call->bound ? NULL : room(queries * b->words, 8);
+    b->wanted = b->one ? b->chosen + (call->edges - 1) * bag->queries * b->words : call->bound ? NULL : room(queries * b->words, 8);
     b->above = calloc((size_t)(b->parts * b->edges * queries), sizeof *b->above);
     if (!(r->exact && r->small && r->start && r->step && r->centre && r->coarse && r->fine && b->high && b->low && b->over &&
           b->under && b->lists && b->expected && b->above && (b->wanted || call->bound) && (b->factor || !bag->query_factor)))
@@ -78,22 +86,27 @@ static int FN(read_queries)(void *given, int64_t from, int64_t to, int part) {
     return ONCA_OK;
 }
 
-/* The bracket of edge e of query q from the values of its sampled entries. */
+/* How far from `middle`, of `count` sampled entries, the rank of an edge may lie. */
+static double FN(half_width)(const selection *call, double middle, int64_t count) {
+    return call->spread * sqrt(fmax(middle * (1 - middle / (double)count), 0)) + 1;
+}
+
+/* Bracket e of query q from the values of its sampled entries: around an edge, or from the first to the last of a set. */
 static void FN(bracket)(const selection *call, const block *b, int64_t q, int64_t e, const float *value, const int32_t *of,
                         int64_t count, float *key, float *spare) {
-    int64_t there = call->there[b->which[q]], rank = least(call->k ? call->k : call->rank[b->which[q] * b->edges + e], there);
+    const int64_t there = call->there[b->which[q]], whole = call->k || b->one, rank = wanted_rank(call, b->which[q], e);
+    const int64_t before = !whole ? rank : call->edges == 2 ? wanted_rank(call, b->which[q], 1) : 0;
     float *high = b->high + e * b->queries + q, *low = b->low + e * b->queries + q;
     *high = INFINITY, *low = -INFINITY;
     if (rank <= 0) *low = INFINITY;
     if (rank <= 0 || count == 0 || there == 0) return;
-    double share = (double)rank / (double)there, middle = share * (double)count;
-    double half = call->spread * sqrt(fmax(share * (1 - share) * (double)count, 0)) + 1;
-    int64_t loose = (int64_t)(half / 16);
+    const double scale = (double)count / (double)there;
+    const double half = FN(half_width)(call, (double)rank * scale, count), upper = FN(half_width)(call, (double)before * scale, count);
     const double skew = call->spread * call->spread / 6; /* few are expected: their number is spread more to above */
-    const int64_t first = call->k ? 0 : (int64_t)floor(middle - half), last = (int64_t)ceil(middle + half + skew);
-    *low = FN(bound_at)(b, q, value, of, &call->sample, count, last, loose, key, spare);
-    *high = FN(bound_at)(b, q, value, of, &call->sample, count, first, loose, key, spare);
-    b->expected[q] += (int64_t)((double)(least(last, count) - most(first, 0)) / (double)count * (double)there);
+    const int64_t first = (int64_t)floor((double)before * scale - upper), last = (int64_t)ceil((double)rank * scale + half + skew);
+    *low = FN(bound_at)(b, q, value, of, &call->sample, count, last, (int64_t)(half / 16), key, spare);
+    *high = FN(bound_at)(b, q, value, of, &call->sample, count, first, (int64_t)(upper / 16), key, spare);
+    b->expected[q] += (int64_t)((double)(least(last, count) - most(first, 0)) / scale);
 }
 
 /* Brackets of queries from .. to - 1. */
@@ -164,7 +177,7 @@ static int FN(run_block)(selection *call, const int64_t *which, int64_t queries,
     if (!status && !open) FN(bounds)(&b);
     for (int64_t q = 0; q < queries && !status && open; q++) b.expected[q] = call->there[which[q]];
     for (int64_t i = 0; i < b.edges * queries && !status && open; i++) b.high[i] = INFINITY, b.low[i] = -INFINITY;
-    if (!status && !call->bound) status = lay_lists(&b);
+    if (!status && !call->bound) status = lay_lists(&b, call);
     if (!status) status = parted(up(call->bag->keys, TILE) / TILE, AHEAD, threads, FN(stream), &b);
     if (!status && !call->bound) status = parted(queries, 1, threads, FN(finish_rows), &s);
     put_away(&b);
@@ -214,9 +227,9 @@ static int FN(run_all)(selection *call, int64_t sample) {
 }
 
 static int FN(select)(const onca_bag *bag, int64_t edges, const int64_t *rank, const int64_t *place, int64_t sample, float spread,
-                      float *score, int64_t *at, uint64_t *chosen, int32_t *tied) {
+                      float *score, int64_t *at, uint64_t *chosen, int32_t *tied, float *known, const int64_t *known_start) {
     selection call = {.bag = bag, .edges = edges, .rank = rank, .place = place, .score = score, .at = at, .chosen = chosen};
-    call.spread = spread > 0 ? spread : 4;
+    call.spread = spread > 0 ? spread : 4, call.known = known, call.known_start = known_start;
     int status = edges > 0 ? FN(run_all)(&call, sample) : ONCA_OK;
     if (tied) *tied = atomic_load(&call.tied);
     return status;

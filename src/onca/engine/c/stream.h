@@ -14,8 +14,9 @@ typedef struct { /* exact scores of a row that lie in a bracket, in order of the
 typedef struct { /* a block of queries */
     const onca_bag *bag;
     const int64_t *which; /* [queries] of the bag */
-    int64_t queries, edges, words;
+    int64_t queries, edges, words; /* edges: brackets */
     int open; /* without screening: every entry that is present is a candidate */
+    int one;  /* one bracket holds all of the set that is chosen, whose scores are wanted */
     screen_rows rows;
     const float *mean;
     float mean_length;
@@ -29,9 +30,13 @@ typedef struct { /* a block of queries */
     int64_t *expected;  /* [queries] scores that are kept */
     float *slab;        /* where lists start */
     candidates *lists;  /* [parts, queries] */
-    uint64_t *wanted;   /* [queries, words] whose scores are kept */
+    uint64_t *wanted;   /* [queries, words] whose scores are kept; where there is one bracket, in `chosen` (see `wanted_row`) */
     int64_t *above;     /* [parts, edges, queries] how many are above an edge's bracket, and not kept */
 } block;
+
+/* The bits of a query's candidates. With one bracket they stand where the set of the last edge will: where that is the only one,
+   nothing is surely above it. */
+static inline uint64_t *wanted_row(const block *b, int64_t q) { return b->wanted + (b->one ? b->which[q] : q) * b->words; }
 
 /* Space for `count` more candidates and a vector beyond them. */
 static int make_space(candidates *list, int64_t count) {
@@ -100,8 +105,8 @@ static void FN(fetch_present)(const block *b, FN(desk) *d, int64_t first, int64_
 
 static void FN(write_words)(const block *b, const FN(desk) *d, int64_t first, int64_t count) {
     for (int64_t q = 0; q < b->queries && b->wanted; q++)
-        for (int64_t t = 0; t < count; t++) b->wanted[q * b->words + first + t] = d->wanted[t * b->queries + q];
-    for (int64_t e = 0; e < b->edges && b->chosen; e++)
+        for (int64_t t = 0; t < count; t++) wanted_row(b, q)[first + t] = d->wanted[t * b->queries + q];
+    for (int64_t e = 0; e < b->edges && b->chosen && b->chosen != b->wanted; e++)
         for (int64_t q = 0; q < b->queries; q++) {
             uint64_t *to = b->chosen + (e * b->bag->queries + b->which[q]) * b->words + first;
             for (int64_t t = 0; t < count; t++) to[t] = d->word[(t * b->edges + e) * b->queries + q];
@@ -174,30 +179,32 @@ static int FN(score_pairs)(const block *b, FN(desk) *d, int64_t first) {
     return !unordered;
 }
 
-/* Which of a query's scores lie in an edge's bracket: bit i for score[i]. over [edges]: those of the others that lie above it. */
-static inline uint64_t FN(bracketed)(const block *b, int64_t q, const float *score, int64_t count, int64_t edges, uint64_t *over) {
-    uint64_t kept = 0;
-    for (int64_t e = 0; e < edges; e++) {
-        const float high = b->high[e * b->queries + q], low = b->low[e * b->queries + q];
-        uint64_t more = 0, from = 0;
+/* Which of some scores lie in a bracket: bit i for score[i]; over: those above it. */
+static inline uint64_t FN(bracketed)(float low, float high, const float *score, int64_t count, uint64_t *over) {
+    uint64_t more = 0, from = 0;
 #if WIDTH == 512
-        for (int64_t i = 0; i < count; i += 16) {
-            __m512 x = _mm512_loadu_ps(score + i);
-            more |= (uint64_t)_mm512_cmp_ps_mask(x, _mm512_set1_ps(high), _CMP_GT_OQ) << i;
-            from |= (uint64_t)_mm512_cmp_ps_mask(x, _mm512_set1_ps(low), _CMP_GE_OQ) << i;
-        }
-        more = _bzhi_u64(more, (unsigned)count), from = _bzhi_u64(from, (unsigned)count);
+    int64_t i = 0;
+    do {
+        __m512 x = _mm512_loadu_ps(score + i);
+        more |= (uint64_t)_mm512_cmp_ps_mask(x, _mm512_set1_ps(high), _CMP_GT_OQ) << i;
+        from |= (uint64_t)_mm512_cmp_ps_mask(x, _mm512_set1_ps(low), _CMP_GE_OQ) << i;
+    } while ((i += 16) < count);
+    more = _bzhi_u64(more, (unsigned)count), from = _bzhi_u64(from, (unsigned)count);
 #else
-        for (int64_t i = 0; i < count; i++) {
-            more |= (uint64_t)(score[i] > high) << i;
-            from |= (uint64_t)(score[i] >= low) << i;
-        }
-#endif
-        over[e] = more;
-        kept |= from & ~more;
+    for (int64_t i = 0; i < count; i++) {
+        more |= (uint64_t)(score[i] > high) << i;
+        from |= (uint64_t)(score[i] >= low) << i;
     }
-    for (int64_t e = 0; e < edges; e++) over[e] &= ~kept;
-    return kept;
+#endif
+    *over = more;
+    return from & ~more;
+}
+
+/* Closes the brackets of a query: nothing more is scored for it. */
+static void FN(close)(const block *b, int64_t q, int part) {
+    for (int64_t e = 0; e < b->edges; e++)
+        for (int64_t r = q * b->bag->views; r < (q + 1) * b->bag->views; r++)
+            b->over[(part * b->edges + e) * b->rows.rows + r] = b->under[(part * b->edges + e) * b->rows.rows + r] = INFINITY;
 }
 
 /* Adds to a list those of `count` scores whose bits are set in `kept`. score has 16 places more than count. */
@@ -208,11 +215,12 @@ static inline int FN(keep)(candidates *list, const float *score, int64_t count, 
     if (list->count + many + 16 > list->held && make_space(list, many)) return ONCA_NO_MEMORY;
     float *to = list->score + list->count;
 #if WIDTH == 512
-    for (int64_t i = 0; i < count; i += 16) {
+    int64_t i = 0;
+    do {
         const __mmask16 in = (__mmask16)(kept >> i);
         _mm512_storeu_ps(to, _mm512_maskz_compress_ps(in, _mm512_loadu_ps(score + i)));
         to += __builtin_popcount(in);
-    }
+    } while ((i += 16) < count);
 #else
     (void)count;
     for (; kept; kept &= kept - 1) *to++ = score[__builtin_ctzll(kept)];
@@ -229,7 +237,10 @@ static inline int FN(settle)(const block *b, FN(desk) *d, int64_t q, int64_t fro
         for (int64_t i = from; i < from + count; i++) *word |= (uint64_t)(d->score[i] > b->bound[b->which[q]]) << d->column[i];
         return ONCA_OK;
     }
-    uint64_t over[edges], bits = *wanted, kept = FN(bracketed)(b, q, d->score + from, count, edges, over);
+    uint64_t over[edges], bits = *wanted, kept = 0;
+    for (int64_t e = 0; e < edges; e++)
+        kept |= FN(bracketed)(b->low[e * b->queries + q], b->high[e * b->queries + q], d->score + from, count, over + e);
+    for (int64_t e = 0; e < edges; e++) over[e] &= ~kept;
     candidates *list = b->lists + part * b->queries + q;
     int status = FN(keep)(list, d->score + from, count, kept, b->limit);
     *wanted = FN(deposited)(kept, bits);
@@ -237,10 +248,7 @@ static inline int FN(settle)(const block *b, FN(desk) *d, int64_t q, int64_t fro
         word[e * b->queries] |= FN(deposited)(over[e], bits);
         above[e * b->queries] += __builtin_popcountll(over[e]);
     }
-    if (list->full && !b->open) /* its bracket is closed from here on: nothing more is scored for it */
-        for (int64_t e = 0; e < b->edges; e++)
-            for (int64_t r = q * b->bag->views; r < (q + 1) * b->bag->views; r++)
-                b->over[(part * b->edges + e) * b->rows.rows + r] = b->under[(part * b->edges + e) * b->rows.rows + r] = INFINITY;
+    if (list->full && !b->open) FN(close)(b, q, part);
     return status;
 }
 
@@ -251,6 +259,8 @@ static inline void FN(list_pairs)(const block *b, FN(desk) *d, int64_t slot, int
     const int open = b->open;
     const uint64_t *present = d->present + slot * queries;
     uint64_t *wanted = d->wanted + slot * queries, *word = d->word + slot * edges * queries, sure[edges];
+    uint8_t *column = d->column, *many_of = d->many;
+    uint16_t *row = d->row, *query = d->query;
     int64_t pairs = d->pairs, some = d->some;
     for (int64_t q = first; q < first + count; q++) {
         memset(sure, 0, sizeof sure);
@@ -262,11 +272,11 @@ static inline void FN(list_pairs)(const block *b, FN(desk) *d, int64_t slot, int
         }
         const uint8_t many = (uint8_t)__builtin_popcountll(bits);
         wanted[q] = bits;
-        d->many[some] = many; /* without a branch, which nobody could foretell */
-        d->query[some] = (uint16_t)q;
+        many_of[some] = many; /* without a branch, which nobody could foretell */
+        query[some] = (uint16_t)q;
         some += many > 0;
-        FN(places)(bits, d->column + pairs);
-        for (int l = 0; l < TILE; l++) d->row[pairs + l] = (uint16_t)q;
+        FN(places)(bits, column + pairs);
+        for (int l = 0; l < TILE; l++) row[pairs + l] = (uint16_t)q;
         pairs += many;
     }
     d->pairs = pairs, d->some = some;
@@ -280,17 +290,42 @@ static void FN(ask_for_keys)(const onca_bag *bag, int64_t first, int64_t count) 
             __builtin_prefetch((const char *)bag->key + j * bag->key_stride * size + at, 0, 2);
 }
 
+/* Sends the scored candidates to the lists of their queries, where there is one bracket and nothing but lists to be kept. */
+static inline int FN(settle_listed)(const block *b, const FN(desk) *d, uint64_t *word, uint64_t *wanted, int part) {
+    candidates *lists = b->lists + part * b->queries;
+    const float *low = b->low, *high = b->high, *score = d->score;
+    int64_t *above = b->above + part * b->queries;
+    const uint8_t *many = d->many;
+    const uint16_t *query = d->query;
+    for (int64_t i = 0; i < d->some; score += many[i++]) {
+        const int64_t q = query[i], count = many[i];
+        const candidates *soon = lists + query[least(i + 8, d->some - 1)];
+        __builtin_prefetch(soon->score + soon->count, 1);
+        uint64_t over, kept = FN(bracketed)(low[q], high[q], score, count, &over);
+        if (FN(keep)(lists + q, score, count, kept, b->limit)) return ONCA_NO_MEMORY;
+        if (lists[q].full && !b->open) FN(close)(b, q, part);
+        const uint64_t bits = wanted[q];
+        wanted[q] = FN(deposited)(kept, bits);
+        word[q] |= FN(deposited)(over, bits);
+        above[q] += __builtin_popcountll(over);
+    }
+    return ONCA_OK;
+}
+
 /* Scores the candidates that wait, and sends them where they belong. */
 static inline int FN(settle_pairs)(const block *b, FN(desk) *d, int64_t tile, int64_t slot, int64_t edges, int part) {
     uint64_t *word = d->word + slot * edges * b->queries, *wanted = d->wanted + slot * b->queries;
     int64_t *above = b->above + part * edges * b->queries;
+    int status = ONCA_OK;
     if (!FN(score_pairs)(b, d, tile * TILE)) return ONCA_NOT_FINITE;
-    for (int64_t i = 0, from = 0; i < d->some; from += d->many[i++]) {
-        const int64_t q = d->query[i];
-        if (FN(settle)(b, d, q, from, d->many[i], edges, wanted + q, word + q, above + q, part)) return ONCA_NO_MEMORY;
-    }
+    if (edges == 1 && !b->bound) status = FN(settle_listed)(b, d, word, wanted, part);
+    else
+        for (int64_t i = 0, from = 0; i < d->some && !status; from += d->many[i++]) {
+            const int64_t q = d->query[i];
+            status = FN(settle)(b, d, q, from, d->many[i], edges, wanted + q, word + q, above + q, part);
+        }
     d->pairs = d->some = 0;
-    return ONCA_OK;
+    return status;
 }
 
 /* All queries against a tile. edges and views are those of the block: constants where there is one of each. */

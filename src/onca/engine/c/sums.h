@@ -41,6 +41,10 @@ typedef struct {     /* of a query */
     int64_t active;
 } sum_state;
 
+typedef struct { /* of a query, where its scores are known */
+    int64_t word, count; /* how many of them stand before a word of bits */
+} known_at;
+
 typedef struct { /* a thread's share of a walk: some queries, and one chunk of keys after the other */
     const sum_walk *asked;
     int64_t first, queries;
@@ -52,6 +56,9 @@ typedef struct { /* a thread's share of a walk: some queries, and one chunk of k
     float *query;              /* [queries, row]: times query_factor */
     float *slope;              /* [slopes, queries up to whole tiles, row]: sum of weight * key */
     float *key, *across;       /* [SUM_KEYS, row]: times key_factor; the same as tile_pack gives it */
+    const float *one;          /* the chunk's keys for entries by themselves, one_row elements apart: `key`, or where they lie */
+    int64_t one_row;
+    known_at *known;           /* [queries] or NULL */
     float *back;               /* [SUM_KEYS, row]: sum of weight * query */
     float *score;              /* [SUM_QUERIES, SUM_ROW]: scores, then weights of the first scale */
     float *other;              /* [SUM_QUERIES, SUM_ROW] where there are more: weights of each of them in turn */
@@ -86,8 +93,9 @@ static int open_piece(sum_piece *p, const sum_walk *asked, int64_t first, int64_
     int64_t row = asked->row, blocks = (queries + TILE_ROWS - 1) / TILE_ROWS, states = asked->scales * queries;
     int64_t rows = blocks * TILE_ROWS * row, keys = asked->chunk * row, slopes = most(1, asked->slopes) * rows;
     int64_t scores = least(blocks * TILE_ROWS, SUM_QUERIES) * SUM_ROW, both = asked->scales > 1 ? 2 * scores : scores;
+    int64_t known = asked->bag->known ? queries * (int64_t)sizeof(known_at) : 0;
     *p = (sum_piece){.asked = asked, .first = first, .queries = queries};
-    char *memory = p->memory = room((rows + slopes + 3 * keys + both) * 4 + states * (int64_t)sizeof(sum_state) + blocks, 1);
+    char *memory = p->memory = room((rows + slopes + 3 * keys + both) * 4 + states * (int64_t)sizeof(sum_state) + known + blocks, 1);
     if (!memory) return ONCA_NO_MEMORY;
     p->query = (float *)memory;
     p->slope = p->query + rows;
@@ -97,7 +105,9 @@ static int open_piece(sum_piece *p, const sum_walk *asked, int64_t first, int64_
     p->score = p->across + keys;
     p->other = p->score + both - scores;
     p->state = (sum_state *)(p->score + both);
-    p->finite_block = (uint8_t *)(p->state + states);
+    p->known = known ? (known_at *)(p->state + states) : NULL;
+    p->finite_block = (uint8_t *)(p->state + states) + known;
+    if (known) memset(p->known, 0, (size_t)known);
     memset(p->query, 0, (size_t)(rows + slopes) * 4);
     memset(p->score, 0, (size_t)both * 4);
     for (int64_t i = 0; i < states; i++) p->state[i] = (sum_state){.reference = -INFINITY};
@@ -233,6 +243,7 @@ static void FN(walk)(sum_piece *p, int64_t from, int64_t to) {
     for (p->start = from; p->start < to; p->start += asked->chunk) {
         p->keys = least(asked->chunk, to - p->start);
         p->taken = p->packed = 0;
+        p->one = NULL;
         lowest_bits(p->all, p->keys);
         if (asked->back || asked->back_factor) memset(p->back, 0, (size_t)(asked->chunk * asked->row) * 4);
         for (int64_t i = 0, next; i < p->queries; i = next) {

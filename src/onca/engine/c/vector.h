@@ -102,6 +102,37 @@ static inline float FN(sum_parts)(const FN(vec) *x) {
     return FN(sum)(whole);
 }
 
+/* Lane i of what comes back: the 16 lanes of x[i] put together, as FN(sum) adds them, or the largest of them. Rows are folded in
+   half pairwise, so that every step is a full vector's. */
+#if WIDTH == 512
+#define FOLD_16(name, join)                                                                                                    \
+    static inline v16 FN(name)(const v16 *x) {                                                                                 \
+        __m512 a[8], b[4], c[2];                                                                                               \
+        const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);                         \
+        for (int i = 0; i < 8; i++) {                                                                                          \
+            __m512 y = (__m512)x[2 * i], z = (__m512)x[2 * i + 1];                                                             \
+            a[i] = join(_mm512_shuffle_f32x4(y, z, 0x44), _mm512_shuffle_f32x4(y, z, 0xee));                                   \
+        }                                                                                                                      \
+        for (int i = 0; i < 4; i++)                                                                                            \
+            b[i] = join(_mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0x88), _mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0xdd)); \
+        for (int i = 0; i < 2; i++) {                                                                                          \
+            __m512d y = (__m512d)b[2 * i], z = (__m512d)b[2 * i + 1];                                                          \
+            c[i] = join((__m512)_mm512_unpacklo_pd(y, z), (__m512)_mm512_unpackhi_pd(y, z));                                   \
+        }                                                                                                                      \
+        __m512 found = join(_mm512_shuffle_ps(c[0], c[1], 0x88), _mm512_shuffle_ps(c[0], c[1], 0xdd));                         \
+        return (v16)_mm512_permutexvar_ps(order, found);                                                                       \
+    }
+FOLD_16(sum_16, _mm512_add_ps)
+FOLD_16(top_16, _mm512_max_ps)
+#undef FOLD_16
+#else
+static inline v16 FN(sum_16)(const v16 *x) {
+    v16 sums;
+    for (int i = 0; i < 16; i++) sums[i] = FN(sum)(x[i]);
+    return sums;
+}
+#endif
+
 /* The product of two rows: lane l takes dimensions l, l + 16, ... Every score of the engine is this sum, bit for bit. */
 static inline float FN(dot)(const float *x, const float *y, int64_t padded) {
     FN(vec) total[PARTS] = {{0}};
