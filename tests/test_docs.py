@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import run_examples
 from test_layers import LAYERS
 
 import onca
@@ -50,16 +51,9 @@ def spans(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES[1:] if fences(page, "python")], ids=name)
 def test_the_examples_of_a_page_run_as_they_stand_and_print(page: Path, tmp_path: Path) -> None:
-    blocks = fences(page, "python")
-    program = "".join(f"exec(compile({block!r}, 'example {n}', 'exec'), {{}})\n" for n, block in enumerate(blocks, 1))
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    code, printed = run_examples(fences(page, "python"), tmp_path)
+    assert code == 0, printed
+    assert printed.strip()
 
 
 def test_the_readme_example_is_short_and_prints_three_losses() -> None:
