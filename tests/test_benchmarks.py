@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import batch, data, growth, invp, knn, ledger, machine, measure, memory, methods, step, views, window  # noqa: E402
 from benchmarks.__main__ import TABLES, failures  # noqa: E402
 from benchmarks.measure import Row, Table, Target, Unequal, agree, compare, slope  # noqa: E402
-from benchmarks.table import as_json, lines, verdict  # noqa: E402
+from benchmarks.table import as_json, lines, main, verdict  # noqa: E402
 
 SIZE = (8, 400, 16)
 SMALL = {
@@ -198,24 +198,17 @@ def test_a_peer_that_is_not_installed_is_said_and_fails_nothing(monkeypatch):
     assert "pip install 'onca[bench]'" in "\n".join(lines(Table("t", "", tuple(absent), ""), about()))
 
 
-PROGRAM = """
-import sys
-from benchmarks.measure import Row, Table, Target
-from benchmarks.table import main
-row = Row("group", "name", {found}, target=Target(10), state="{state}")
-main(lambda: Table("made up", "title", (row,), "checked"))
-"""
-
-
 @pytest.mark.parametrize(
     ("found", "state", "code"), [(12, "measured", 0), (9, "measured", 0), (7, "measured", 1), (None, "unequal", 1)]
 )
-def test_the_exit_code_and_the_json_tell_of_a_missed_target(found, state, code, tmp_path):
+def test_the_exit_code_and_the_json_tell_of_a_missed_target(found, state, code, tmp_path, monkeypatch, capsys):
     file = tmp_path / "new" / "table.json"
-    program = [sys.executable, "-c", PROGRAM.format(found=found, state=state), "--json", str(file)]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == code, done.stderr
-    assert "made up: title" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["table", "--json", str(file)])
+    row = Row("group", "name", found, target=Target(10), state=state)
+    with pytest.raises(SystemExit) as ended:
+        main(lambda: Table("made up", "title", (row,), "checked"))
+    assert ended.value.code == code
+    assert "made up: title" in capsys.readouterr().out
     written = json.loads(file.read_text(encoding="utf-8"))
     assert written["rows"][0]["fails"] == bool(code)
     assert failures({**written, "exit code": code}) == (["made up: group: name"] if code else [])
