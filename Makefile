@@ -14,8 +14,9 @@ $(READY): pyproject.toml constraints.txt hatch_build.py src/onca/engine/build.py
 demo: $(READY)
 	$(BIN)/onca study cai2020 --preset demo
 
+# Two processes of one thread each (tests/conftest.py); files are not divided, so that each makes its runs once.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 audit-check: $(READY)
 	ONCA_CLEAN_RUNS=50 $(BIN)/python -m pytest tests/test_audit_clean.py
