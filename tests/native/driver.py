@@ -19,7 +19,7 @@ class Bag(ctypes.Structure):
         ("key_stride", ctypes.c_int64),
         *[(name, ctypes.c_int32) for name in ("key_type", "threads")],
         *[(name, ctypes.c_void_p) for name in ("key_factor", "present")],
-        *[(name, ctypes.c_void_p) for name in ("known", "known_start", "known_set", "known_but")],
+        *[(name, ctypes.c_void_p) for name in ("known", "known_start", "known_set")],
     ]
 
 
@@ -77,11 +77,10 @@ class Case:
 
 
 class Known:
-    """Room for the scores of a set as `onca_select` fills it, from the ranks [B,E] of one or two edges."""
+    """Room for the scores of a set as `onca_select` fills it, for ranks [B,1]."""
 
     def __init__(self, case: Case, rank: Array, spare: float) -> None:
-        ends = np.clip(rank, 0, case.present.sum(1)[:, None])
-        self.many = ends[:, 0] - (ends[:, 1] if rank.shape[1] == 2 else 0)
+        self.many = np.clip(rank[:, 0], 0, case.present.sum(1))
         self.start = np.concatenate([[0], np.cumsum(self.many + (self.many * spare).astype(np.int64) + 16)])
         self.score = np.full(self.start[-1] + 1, 777.0, np.float32)  # one more, which nothing may touch
 
@@ -130,9 +129,7 @@ def check_select(library: Library, case: Case, rank: Array, sample: int = 0, spr
     scores = library.scores(case)
     status, score, place, chosen, tied = library.select(case, rank, sample, spread)
     assert status == 0
-    if rank.shape[1] <= 2 and case.bag.views == 1:
-        rank = -np.sort(-rank, 1)  # an inner set is the second
-        status, score, place, chosen, tied = library.select(case, rank, sample, spread)
+    if rank.shape[1] == 1 and case.bag.views == 1:
         for spare in (0.0, 0.5):
             known = Known(case, rank, spare)
             status, *found = library.select(case, rank, sample, spread, known)
@@ -140,8 +137,7 @@ def check_select(library: Library, case: Case, rank: Array, sample: int = 0, spr
             for mine, theirs in zip(found, (score, place, chosen, tied), strict=True):
                 assert np.array_equal(mine, theirs)
             for b in range(case.shape[0]):
-                inner, outer = (0, *np.maximum(rank[b, ::-1], 0))[-2:]
-                columns = np.sort(case.order(scores, b)[inner:outer])
+                columns = np.sort(case.order(scores, b)[: max(0, rank[b, 0])])
                 assert np.array_equal(known.of(b), scores[b, columns])
     expected, any_tied = np.zeros((rank.shape[1], *case.shape), bool), False
     for b in range(case.shape[0]):

@@ -23,7 +23,7 @@ class Bag(ctypes.Structure):
         ("key_stride", ctypes.c_int64),
         *((name, ctypes.c_int32) for name in ("key_type", "threads")),
         *((name, ctypes.c_void_p) for name in ("key_factor", "present")),
-        *((name, ctypes.c_void_p) for name in ("known", "known_start", "known_set", "known_but")),
+        *((name, ctypes.c_void_p) for name in ("known", "known_start", "known_set")),
     ]
 
 

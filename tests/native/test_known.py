@@ -32,24 +32,22 @@ def library(request: pytest.FixtureRequest, object_file: Path) -> Library:
     return library
 
 
-class Window:
-    """Ranks of 10 to 15 % (edges=2) or up to 10 % (edges=1) of a case, their set, and its scores."""
+class Hardest:
+    """The hardest seventh of a case, their set, and its scores."""
 
-    def __init__(self, library: Library, case: Case, edges: int) -> None:
-        n = case.shape[1]
+    def __init__(self, library: Library, case: Case) -> None:
         self.library, self.case = library, case
-        self.rank = np.repeat([[n // 7, n // 10][-edges:]], case.shape[0], 0)
+        self.rank = np.full((case.shape[0], 1), case.shape[1] // 7)
         self.known = Known(case, self.rank, 0.5)
-        status, _, _, self.sets, _ = library.select(case, self.rank, known=self.known)
+        status, _, _, (self.inside,), _ = library.select(case, self.rank, known=self.known)
         assert status == 0
-        self.inside = self.sets[0] & ~self.sets[1] if edges == 2 else self.sets[0].copy()
 
     def sums(self, present: Array, known: bool, slopes: bool = True) -> list[Array]:
         """lse [B], slope by the queries [B,D], mean [B]; with kept scores or without."""
         bag, (b, d) = self.case.bag, self.case.query.shape
         bag.present = at(present)
         bag.known, bag.known_start = at(self.known.score if known else None), at(self.known.start)
-        bag.known_set, bag.known_but = at(self.sets[0]), at(self.sets[1] if len(self.sets) == 2 else None)
+        bag.known_set = at(self.inside)
         found = [np.empty(b, np.float32), np.empty((b, d), np.float32), np.empty(b, np.float32)]
         scale = np.array([SCALE], np.float32)
         how = ctypes.c_int64(1), at(scale), ctypes.c_int64(int(slopes))
@@ -68,33 +66,29 @@ def case_of(shape: tuple[int, int, int], kind: str, factors: bool, threads: int)
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("edges", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_kept_scores_change_nothing(
-    library: Library, shape: tuple[int, int, int], edges: int, kind: str, threads: int
-) -> None:
+def test_kept_scores_change_nothing(library: Library, shape: tuple[int, int, int], kind: str, threads: int) -> None:
     for factors in (False, True):
-        window = Window(library, case_of(shape, kind, factors, threads), edges)
+        hardest = Hardest(library, case_of(shape, kind, factors, threads))
         rng = np.random.default_rng(0)
-        some = window.inside & rng.integers(0, 2**64, window.inside.shape, np.uint64)  # a rule took more away
-        for present in (window.inside, some):
+        some = hardest.inside & rng.integers(0, 2**64, hardest.inside.shape, np.uint64)  # a rule took more away
+        for present in (hardest.inside, some):
             # Both round a score once, by other products of the same rows: 20 units in the last place of scale * score.
-            for mine, theirs in zip(window.sums(present, True), window.sums(present, False), strict=True):
+            for mine, theirs in zip(hardest.sums(present, True), hardest.sums(present, False), strict=True):
                 np.testing.assert_allclose(mine, theirs, rtol=0, atol=3e-5)
 
 
-@pytest.mark.parametrize("edges", [1, 2])
-def test_they_are_used_where_they_are_known_and_only_there(library: Library, edges: int) -> None:
-    window = Window(library, case_of(SHAPES[2], "float32", False, 1), edges)
-    right = window.sums(window.inside, True)[0]
-    window.known.score[:-1] += 1
-    np.testing.assert_allclose(window.sums(window.inside, True)[0], right + SCALE, atol=1e-4)
-    other = window.inside.copy()
-    other[:, 3] = ~np.uint64(0)  # of 192 keys from 192 on, 64 are present that the window does not hold
+def test_they_are_used_where_they_are_known_and_only_there(library: Library) -> None:
+    hardest = Hardest(library, case_of(SHAPES[2], "float32", False, 1))
+    right = hardest.sums(hardest.inside, True)[0]
+    hardest.known.score[:-1] += 1
+    np.testing.assert_allclose(hardest.sums(hardest.inside, True)[0], right + SCALE, atol=1e-4)
+    other = hardest.inside.copy()
+    other[:, 3] = ~np.uint64(0)  # of 192 keys from 192 on, 64 are present, most of them not among the hardest
     away = other.copy()
     away[:, :12] = 0  # the first chunk of keys
-    mixed, rest = (np.exp(window.sums(x, True)[0].astype(np.float64)) for x in (other, away))
+    mixed, rest = (np.exp(hardest.sums(x, True)[0].astype(np.float64)) for x in (other, away))
     first = other.copy()
     first[:, 12:] = 0
-    unknown = np.exp(window.sums(first, False)[0].astype(np.float64))
+    unknown = np.exp(hardest.sums(first, False)[0].astype(np.float64))
     np.testing.assert_allclose(mixed, rest + unknown, rtol=1e-4)  # anew in that chunk, as they are kept in the others

@@ -16,16 +16,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """Scores that a selection made: those of the entries in `of` and not in `but`, in order of columns.
+    """Scores that a selection made: those of the entries in `of`, bits int64 [B,W], in order of columns.
 
-    score float32 [n]; start int64 [B+1], where each row's begin, with room behind them; of, but: bits int64 [B,W], but
-    may be None.
+    score float32 [n]; start int64 [B+1], where each row's begin, with room behind them.
     """
 
     score: Tensor
     start: Tensor
     of: Tensor
-    but: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +52,8 @@ class View:
 @dataclass(frozen=True, eq=False)
 class Selected:
     """The rank-th entries from the hard end: score, place [B,E] ((inf, -1) for rank 0); chosen int64 [E,B,W], the bits
-    of the rank hardest; tied: does any other present entry score the same as one of them. known: scores of the first
-    edge's set, without the second's where there are two; None where an engine did not keep them."""
+    of the rank hardest; tied: does any other present entry score the same as one of them. known: the scores of an
+    only edge's set; None where an engine did not keep them."""
 
     score: Tensor
     place: Tensor

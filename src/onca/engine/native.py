@@ -32,7 +32,7 @@ class Bag(ctypes.Structure):
         ("key_stride", ctypes.c_int64),
         *((name, ctypes.c_int32) for name in ("key_type", "threads")),
         *((name, ctypes.c_void_p) for name in ("key_factor", "present")),
-        *((name, ctypes.c_void_p) for name in ("known", "known_start", "known_set", "known_but")),
+        *((name, ctypes.c_void_p) for name in ("known", "known_start", "known_set")),
     )
 
 
@@ -207,24 +207,23 @@ class Native:
         queries = (*query.shape, len(rows), _at(query), _at(by_query))
         keys = (_at(rows), rows.stride(0), KEY_TYPES[rows.dtype], torch.get_num_threads(), _at(by_key), _at(present))
         known = view.known
-        scores = () if known is None else map(_at, (known.score, known.start, known.of, known.but))
+        scores = () if known is None else map(_at, (known.score, known.start, known.of))
         passed = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
         _check(getattr(self._c, function)(Bag(*queries, *keys, *scores), *passed))
 
 
 def _known(view: View, rank: Tensor, chosen: Tensor) -> Known | None:
-    """Room for the scores of the set between one or two edges, where it is small: what is summed over it then needs
-    them, while for a large set its own products are as fast."""
-    (queries, keys), edges = view.shape, rank.shape[1]
-    if edges not in (1, 2) or view.query.dim() != 2 or not queries:
+    """Room for the scores of an only set, where it is small: what is summed over it then needs them, while for a large
+    one its own products are as fast."""
+    queries, keys = view.shape
+    if rank.shape[1] != 1 or view.query.dim() != 2 or not queries:
         return None
-    ends = rank.numpy().clip(0, keys)
-    many = ends[:, 0] if edges == 1 else ends[:, 0] - ends[:, 1]
-    if many.sum() > FEW * queries * keys or many.min() < 0:
+    many = rank[:, 0].numpy().clip(0, keys)
+    if many.sum() > FEW * queries * keys:
         return None
     start = np.zeros(queries + 1, np.int64)
     np.cumsum(many + many // 2 + SPARE, out=start[1:])
-    return Known(torch.empty(start[-1]), torch.from_numpy(start), chosen[0], chosen[1] if edges == 2 else None)
+    return Known(torch.empty(start[-1]), torch.from_numpy(start), chosen[0])
 
 
 def _ready(tensor: Tensor, dtype: torch.dtype, *shape: int) -> Tensor:

@@ -12,6 +12,7 @@ typedef struct {
     float *score;     /* [queries, edges] or NULL */
     int64_t *at;      /* [queries, edges] or NULL */
     uint64_t *chosen; /* [edges, queries, words] or NULL */
+    int one;          /* one bracket holds all of what is chosen, but not of what the second of two edges chooses */
     float *known;     /* the scores of what is chosen, or NULL; known_start [queries + 1] */
     const int64_t *known_start;
     atomic_int tied;
@@ -221,11 +222,11 @@ static void FN(finish_set)(const selection *call, const block *b, const float *l
 }
 
 /* The same where one bracket holds the set: what is surely above it, and candidates, stand in the sets of the first and the last
-   edge, and become these; the scores of the set are handed over. */
-static void FN(finish_known)(const selection *call, const block *b, const float *listed, int64_t q, const set_end *end) {
+   edge, and become these; the scores of the set are handed over, if they are wanted. */
+static void FN(finish_one)(const selection *call, const block *b, const float *listed, int64_t q, const set_end *end) {
     const int two = call->edges == 2;
     uint64_t *wanted = wanted_row(b, q), *outer = call->chosen + b->which[q] * b->words;
-    float *to = call->known + call->known_start[b->which[q]];
+    float *to = call->known ? call->known + call->known_start[b->which[q]] : NULL;
     for (int64_t w = 0; w < b->words; w++) {
         const uint64_t word = wanted[w], above = two ? outer[w] : 0;
         const int64_t many = __builtin_popcountll(word);
@@ -233,7 +234,7 @@ static void FN(finish_known)(const selection *call, const block *b, const float 
         const uint64_t inner = two ? FN(listed_in)(word, listed, call->place, w * TILE, end[1]) : 0;
         wanted[w] = above | inner;
         outer[w] = above | in; /* the same word where there is one edge */
-        to += FN(hand_over)(listed, many, FN(extracted)(in & ~inner, word), to);
+        if (to) to += FN(hand_over)(listed, many, FN(extracted)(in, word), to);
         listed += many;
     }
 }
@@ -250,7 +251,7 @@ static int FN(finish_query)(selection *call, const block *b, const candidates *l
     }
     if (status) return status;
     if (call->k) return FN(list_best)(call, wanted_row(b, q), list->score, list->count, query, end->score, wanted_rank(call, query, 0));
-    if (b->one) FN(finish_known)(call, b, list->score, q, end);
+    if (b->one) FN(finish_one)(call, b, list->score, q, end);
     for (int64_t e = 0; e < call->edges && call->chosen && !b->one; e++) FN(finish_set)(call, b, list->score, q, e, end[e]);
     return ONCA_OK;
 }

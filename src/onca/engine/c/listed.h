@@ -42,16 +42,16 @@ static int FN(known_scores)(sum_piece *p, int64_t i, const uint64_t *bits, float
     const onca_bag *bag = p->asked->bag;
     if (!p->known) return 0;
     const int64_t words = (bag->keys + 63) / 64, first = p->start / 64, many = (p->keys + 63) / 64, b = p->first + i;
-    const uint64_t *set = bag->known_set + b * words, *but = bag->known_but ? bag->known_but + b * words : NULL;
+    const uint64_t *set = bag->known_set + b * words;
     known_at *at = p->known + i;
-    for (; at->word < first; at->word++) at->count += __builtin_popcountll(set[at->word] & ~(but ? but[at->word] : 0));
+    for (; at->word < first; at->word++) at->count += __builtin_popcountll(set[at->word]);
     uint64_t unknown = 0;
-    for (int64_t w = 0; w < many; w++) unknown |= bits[w] & ~(set[first + w] & ~(but ? but[first + w] : 0));
+    for (int64_t w = 0; w < many; w++) unknown |= bits[w] & ~set[first + w];
     if (unknown) return 0;
     const float *known = bag->known + bag->known_start[b] + at->count;
     int64_t passed = 0;
     for (int64_t w = 0; w < many; w++) {
-        const uint64_t here = set[first + w] & ~(but ? but[first + w] : 0);
+        const uint64_t here = set[first + w];
         score += FN(hand_over)(known + passed, __builtin_popcountll(here), FN(extracted)(bits[w], here), score);
         passed += __builtin_popcountll(here);
     }

@@ -27,7 +27,7 @@ typedef struct {
     const uint64_t *present;     /* [B, words] or NULL: all */
     const float *known;          /* scores that onca_select gave of these rows, for sums; or NULL */
     const int64_t *known_start;  /* [B] where a query's begin */
-    const uint64_t *known_set, *known_but; /* [B, words] whose they are: the set's, but not those of the other (NULL: of none) */
+    const uint64_t *known_set;   /* [B, words] of which entries they are, in order of columns */
 } onca_bag;
 
 #if defined(__cplusplus)
@@ -47,9 +47,9 @@ int onca_scores(const onca_bag *bag, float *score);
    chosen may be NULL. sample, spread: keys sampled for the bracket and its half width in standard deviations (0: the engine's own;
    tests force failing brackets).
 
-   known (NULL: not wanted): the scores of the set of edge 0 but for that of edge 1 where there are two, in order of columns, each
-   row's from known_start[b] on. Then edges are one or two, rank[b,0] >= rank[b,1], chosen is not NULL, views is 1, and known has
-   room from known_start[b] to known_start[b + 1] for 16 more than are wanted; half as many again lets the walk work in place. */
+   known (NULL: not wanted): the scores of the set of the only edge, in order of columns, each row's from known_start[b] on. Then
+   edges is 1, chosen is not NULL, views is 1, and known has room from known_start[b] to known_start[b + 1] for 16 more than are
+   wanted; half as many again lets the walk work in place. */
 int onca_select(const onca_bag *bag, int64_t edges, const int64_t *rank, const int64_t *place, int64_t sample, float spread,
                 float *score, int64_t *at, uint64_t *chosen, int32_t *tied, float *known, const int64_t *known_start);
 

@@ -22,7 +22,7 @@ static int lay_lists(block *b, const selection *call) {
     }
     if (call->known) return ONCA_OK;
     for (int64_t q = 0; q < b->queries; q++) {
-        room_of[q] = up(least(room_of[q], b->limit) / b->parts * 9 / 8 + 96, 16);
+        room_of[q] = up(least(room_of[q], b->limit) / b->parts * 17 / 16 + 96, 16);
         total += room_of[q];
     }
     b->slab = room(total * b->parts, sizeof *b->slab);
@@ -39,7 +39,7 @@ static int lay_lists(block *b, const selection *call) {
 static int FN(set_up)(block *b, selection *call, const int64_t *which, int64_t queries, int open) {
     const onca_bag *bag = call->bag;
     const int64_t rows = queries * bag->views, spare = rows + 2 * GROUP;
-    *b = (block){.bag = bag, .which = which, .queries = queries, .words = call->words, .open = open, .one = call->known != NULL};
+    *b = (block){.bag = bag, .which = which, .queries = queries, .words = call->words, .open = open, .one = call->one};
     b->edges = b->one ? 1 : call->edges;
     b->chosen = call->chosen, b->bound = call->bound, b->mean = call->sample.mean, b->mean_length = call->sample.mean_length;
     b->parts = parts_of(up(bag->keys, TILE) / TILE, AHEAD, bag->threads);
@@ -197,6 +197,19 @@ static int64_t FN(sample_size)(const selection *call) {
     return least(most(up((int64_t)size, TILE), 4 * TILE), up(keys / 4, TILE));
 }
 
+/* Are two edges so close to each other that one list of what lies between them is shorter than one around each? */
+static int FN(is_narrow)(const selection *call) {
+    const int64_t queries = call->bag->queries;
+    int64_t total = 0;
+    if (call->edges != 2 || !call->chosen || call->bag->views > 1) return 0;
+    for (int64_t q = 0; q < queries; q++) {
+        const int64_t between = wanted_rank(call, q, 0) - wanted_rank(call, q, 1);
+        if (between < 0) return 0;
+        total += between;
+    }
+    return total <= queries * call->bag->keys / 10;
+}
+
 /* Blocks of queries, then the rows that failed. sample: wanted keys, 0 is the engine's own number. */
 static int FN(run_all)(selection *call, int64_t sample) {
     const onca_bag *bag = call->bag;
@@ -210,6 +223,7 @@ static int FN(run_all)(selection *call, int64_t sample) {
         which[q] = q;
         there[q] = bag->present ? FN(count_row)(call->words, bag->present + q * call->words) : bag->keys;
     }
+    call->one = !status && (call->known || FN(is_narrow)(call));
     if (!status && !open) status = FN(find_mean)(bag, call->padded, &call->sample);
     if (!status && !open && !call->bound)
         status = FN(take_sample)(bag, sample > 0 ? least(sample, bag->keys) : FN(sample_size)(call), call->padded, call->bytes,

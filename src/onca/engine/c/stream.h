@@ -16,7 +16,7 @@ typedef struct { /* a block of queries */
     const int64_t *which; /* [queries] of the bag */
     int64_t queries, edges, words; /* edges: brackets */
     int open; /* without screening: every entry that is present is a candidate */
-    int one;  /* one bracket holds all of the set that is chosen, whose scores are wanted */
+    int one;  /* one bracket holds all of the set that is chosen */
     screen_rows rows;
     const float *mean;
     float mean_length;
