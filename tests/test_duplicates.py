@@ -156,6 +156,14 @@ def test_the_first_look_loses_no_pair(least: float, spread: float, monkeypatch: 
         assert float((exact[first, second] - cosines[mirrored == turned]).abs().max()) < 1e-5
 
 
+def test_who_waits_is_told_how_far_it_is(coats: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "ROWS", 100)
+    told: list[tuple[int, int]] = []
+    found = near_duplicates(image_set(coats), watch=lambda done, of: told.append((done, of)))
+    assert torch.equal(found, near_duplicates(image_set(coats)))
+    assert told == sorted(told) and told[-1] == (len(coats), len(coats)) and len({done for done, _ in told}) > 6
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 40])
 def test_few_rows_lose_none_either(count: int) -> None:
     """Fewer rows than directions: most directions are of no row, and may not be taken for what they are not."""

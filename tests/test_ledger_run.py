@@ -98,11 +98,16 @@ def test_a_replay_gives_the_same_ledger_and_another_seed_another(
     assert set(read(other.folder)["step"].to_pylist()) != set(read(whole.folder)["step"].to_pylist()) & set(range(1, 9))
 
 
-def test_the_flags_of_the_command_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_flags_of_the_command_line(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onca.analyse.progress.PLAIN_SECONDS", 0)
     short = replace(run, epochs=2)
     words = ["--audit", "--ledger", "--snapshots", "1"]
     assert main([*shlex.split(short.command)[1:], *words]) == 0
-    assert re.search(r"\d+ alarms? in \d+ checks", capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert re.search(r"\d+ alarms? in \d+ checks", said.out)
+    assert "looking for near-duplicates: 512 of 512 images, about 0 s left" in said.err
     assert len(read(short.folder)) > 0 and snapshots(short.folder) == [0, 1, 2]
     assert (short.folder / "audit.json").exists()
 

@@ -109,11 +109,13 @@ class Observers:
 
             self.all.append(Ledger(run.folder / "ledger", seed=run.seed, epochs=run.epochs))
         if audit:
+            from onca.analyse.progress import progress
             from onca.audit import of_run
 
             check(run)
             self.data = training.load_data(run)
-            self.audit = of_run(run, self.data)
+            with progress("looking for near-duplicates", "images") as watch:
+                self.audit = of_run(run, self.data, watch)
             self.all.append(self.audit)
 
     def report(self) -> None:

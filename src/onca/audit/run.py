@@ -25,17 +25,18 @@ EMBEDDED = 10_000  # images that are embedded, at most
 CHUNK = 500  # of them at a time
 
 
-def of_run(run: Run, data: Splits) -> Audit:
+def of_run(run: Run, data: Splits, watch: Callable[[int, int], None] | None = None) -> Audit:
     """The audit of a run that is about to train on these data: an observer for `onca.train.train`, which writes
-    RUN/audit.json at each checkpoint. `finish` adds what only a checkpoint can tell."""
-    return Audit(duplicates=_groups(data), file=run.folder / FILE, source=f"run {run.name}, while it trained")
+    RUN/audit.json at each checkpoint. `finish` adds what only a checkpoint can tell. watch: told of the images among
+    which near-duplicates have been looked for, and of all of them."""
+    return Audit(duplicates=_groups(data, watch), file=run.folder / FILE, source=f"run {run.name}, while it trained")
 
 
-def _groups(data: Splits) -> Tensor:
+def _groups(data: Splits, watch: Callable[[int, int], None] | None = None) -> Tensor:
     """The group of near-duplicates of each row of the training set [I]."""
     from onca.data.duplicates import near_duplicates
 
-    return near_duplicates(data.train)[data.train.index]
+    return near_duplicates(data.train, watch=watch)[data.train.index]
 
 
 @torch.no_grad()

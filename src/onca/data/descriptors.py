@@ -98,9 +98,15 @@ def hash_of(low: Tensor) -> Tensor:
     return torch.where(low > low.median(1, keepdim=True).values, 1.0, -1.0)
 
 
-def each(describe: Callable[[Tensor], Tensor], images: Images) -> Tensor:
-    """`describe` of all images, some at a time: [N,F]."""
-    return torch.cat([describe(images.take(rows)) for rows in torch.split(torch.arange(len(images)), BLOCK)])
+def each(
+    describe: Callable[[Tensor], Tensor], images: Images, told: Callable[[float], None] = lambda share: None
+) -> Tensor:
+    """`describe` of all images, some at a time: [N,F]. told: called with the share that is done."""
+    found = []
+    for number, rows in enumerate(torch.split(torch.arange(len(images)), BLOCK), 1):
+        found.append(describe(images.take(rows)))
+        told(min(1.0, number * BLOCK / max(1, len(images))))
+    return torch.cat(found)
 
 
 def external_table(source: str, images: ImageSet) -> Tensor:

@@ -9,6 +9,7 @@ New: in no paper.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,10 @@ BITS = 16  # most bits of the 63 in which the hashes differ
 LEADING = 63  # directions that the first look uses
 ROWS = 1000  # images against all others at a time
 SLACK = 1e-4  # above the rounding errors of a cosine in float32
+STAGES = 3  # outlines, pairs, waves: what `watch` takes for equally long
+
+Watch = Callable[[int, int], None]
+"""Told how many images are done, of how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +50,20 @@ class Pairs:
         return len(self.rows)
 
 
-def near_duplicates(images: ImageSet, *, outline: float = OUTLINE, bits: int = BITS, mirrored: bool = True) -> Tensor:
+def near_duplicates(
+    images: ImageSet,
+    *,
+    outline: float = OUTLINE,
+    bits: int = BITS,
+    mirrored: bool = True,
+    watch: Watch | None = None,
+) -> Tensor:
     """The group of each image, int64 [I] by image index: connected components of all pairs.
 
     A group is named by its smallest index, so that an image without a near-duplicate (or one that the set does not
     hold) is a group of its own. Errors: ValueError for thresholds out of range.
     """
-    pairs = duplicate_pairs(images, outline=outline, bits=bits, mirrored=mirrored)
+    pairs = duplicate_pairs(images, outline=outline, bits=bits, mirrored=mirrored, watch=watch)
     first = components(len(images), pairs.rows)
     count = int(images.index.max()) + 1 if len(images) else 0
     least = torch.full((len(images),), count).scatter_reduce(0, first, images.index, "amin")
@@ -60,7 +72,14 @@ def near_duplicates(images: ImageSet, *, outline: float = OUTLINE, bits: int = B
     return group
 
 
-def duplicate_pairs(images: Images, *, outline: float = OUTLINE, bits: int = BITS, mirrored: bool = True) -> Pairs:
+def duplicate_pairs(
+    images: Images,
+    *,
+    outline: float = OUTLINE,
+    bits: int = BITS,
+    mirrored: bool = True,
+    watch: Watch | None = None,
+) -> Pairs:
     """All pairs whose outlines have a cosine of at least `outline` and whose hashes differ in at most `bits` bits.
 
     mirrored: pairs of which one image must be mirrored for this count as well.
@@ -73,8 +92,10 @@ def duplicate_pairs(images: Images, *, outline: float = OUTLINE, bits: int = BIT
     original = _originals(images)
     single = (original == torch.arange(len(original))).nonzero().flatten()
     copies = (original != torch.arange(len(original))).nonzero().flatten()
-    rows, cosine, turned = _alike(each(outlines, images)[single], mirrored_outlines(), outline)
-    low = each(waves, images)[single]
+    outlined, paired, waved = (_stage(watch, number, len(images)) for number in range(STAGES))
+    described = each(outlines, images, outlined)[single]
+    rows, cosine, turned = _alike(described, mirrored_outlines(), outline, paired)
+    low = each(waves, images, waved)[single]
     hashes = torch.stack([hash_of(low), hash_of(mirrored_waves(low))])
     differ = ((63 - (hashes[0, rows[:, 0]] * hashes[turned.long(), rows[:, 1]]).sum(1)) / 2).round().long()
     near = (differ <= bits) & (~turned | mirrored)
@@ -90,6 +111,16 @@ def duplicate_pairs(images: Images, *, outline: float = OUTLINE, bits: int = BIT
         identical=torch.cat([torch.zeros(int(near.sum())), torch.ones(len(copies))]).bool()[order],
         mirrored=torch.cat([turned[near], none.bool()])[order],
     )
+
+
+def _stage(watch: Watch | None, number: int, images: int) -> Callable[[float], None]:
+    """Takes the share of one stage that is done, and tells `watch` of all of them."""
+
+    def told(share: float) -> None:
+        if watch is not None:
+            watch(round((number + share) / STAGES * images), images)
+
+    return told
 
 
 def components(count: int, pairs: Tensor) -> Tensor:
@@ -112,7 +143,9 @@ def _originals(images: Images) -> Tensor:
     return torch.tensor(rows, dtype=torch.int64)
 
 
-def _alike(rows: Tensor, mirror: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+def _alike(
+    rows: Tensor, mirror: Tensor, least: float, told: Callable[[float], None] = lambda share: None
+) -> tuple[Tensor, Tensor, Tensor]:
     """All pairs i < j of unit or zero rows [N,F] whose cosine is at least `least`, and those with j mirrored.
 
     mirror: where the entries of a row stand when it is mirrored, int64 [F]; twice mirrored is as before. Returns the
@@ -137,6 +170,8 @@ def _alike(rows: Tensor, mirror: Tensor, least: float) -> tuple[Tensor, Tensor, 
                 pairs.append(some[cosine >= least])
                 cosines.append(cosine[cosine >= least])
                 mirrored.append(torch.full((len(pairs[-1]),), turned))
+        left = 1 - min(start + ROWS, len(rows)) / len(rows)
+        told(1 - left**2)  # of the pairs
     return torch.cat(pairs), torch.cat(cosines), torch.cat(mirrored)
 
 
