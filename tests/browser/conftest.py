@@ -131,12 +131,12 @@ def open_page(chromium: Any, written: Path) -> Iterator[Any]:
     context = chromium.new_context(viewport={"width": 1200, "height": 900}, offline=True, accept_downloads=True)
     troubles: list[str] = []
 
-    def opened(address: str = "") -> Any:
+    def opened(address: str = "", file: Path = written) -> Any:
         page = context.new_page()
         page.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("request", lambda request: _note(request.url, troubles))
-        page.goto(f"{written.as_uri()}{address}")
+        page.goto(f"{file.as_uri()}{address}")
         page.wait_for_selector(".tile")
         return page
 

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("playwright", reason="pages are tested in a browser: pip install playwright")
 from playwright.sync_api import Page
+
+from onca.analyse import space
+from onca.report.explorer import explore
 
 LAST = 8.0
 FLAGS = ("same_class", "near_duplicate", "anti_correlated", "consistently_hard")
@@ -300,3 +304,43 @@ def test_the_pages_policy_stops_what_it_did_not_bring(chromium: Any, written: Pa
     )
     page.close()
     assert not ran and any("Content Security Policy" in text for text in said)
+
+
+def test_with_too_many_classes_to_colour_the_chosen_ones_stand_out(open_page: Any, tmp_path: Path) -> None:
+    """Blue for the query's class, then orange for the negative's, and neither for any other."""
+    draw, label = torch.Generator().manual_seed(0), torch.arange(240) % 60
+    classes = torch.randn(60, 8, generator=draw)
+    many = space(
+        classes[label] + 0.2 * torch.randn(240, 8, generator=draw), label, tuple(f"kind {k}" for k in range(60))
+    )
+    page = open_page("#image=7", explore([many], path=tmp_path / "many.html"))
+    legend = lambda: [text.strip() for text in page.locator("#legend button").all_inner_texts()]  # noqa: E731
+    assert legend() == ["kind 7"]
+    blue, orange = painted(page)
+    assert blue > 0 and orange == 0
+    other = next(tile for tile in tiles(page) if int(tile["row"]) % 60 != 7)
+    page.click(f'.tile[data-row="{other["row"]}"]')
+    assert legend() == ["kind 7", f"kind {int(other['row']) % 60}"]
+    assert all(painted(page))
+    page.click("#legend button >> nth=1")
+    page.locator("#plane0").click(position={"x": 20, "y": 20})
+    assert image(page) % 60 == int(other["row"]) % 60  # only the group brought forward takes clicks
+    page.keyboard.press("Escape")
+    assert len(legend()) == 1
+
+
+def painted(page: Page) -> tuple[int, int]:
+    """Pixels of the map that are blue, and that are orange."""
+    blue, orange = page.evaluate("""() => {
+        const map = document.getElementById("plane0");
+        const pen = new OffscreenCanvas(map.width, map.height).getContext("2d", { willReadFrequently: true });
+        pen.drawImage(map, 0, 0);
+        const pixels = pen.getImageData(0, 0, map.width, map.height).data;
+        const found = [0, 0];
+        for (let at = 0; at < pixels.length; at += 4) {
+            const [red, , blue, alpha] = pixels.slice(at, at + 4);
+            if (alpha > 100 && Math.abs(red - blue) > 90) found[red > blue ? 1 : 0]++;
+        }
+        return found;
+    }""")
+    return blue, orange

@@ -16,6 +16,17 @@ const corners = (pen, points) => {
 const shapeOf = (group) => Object.values(SHAPES)[Math.max(group, 0) % Object.keys(SHAPES).length];
 const colourOf = (style, group) => style.getPropertyValue(group < 0 ? "--soft" : COLOURS[group % COLOURS.length]);
 
+// What colours mean: the groups of the page. Where there are too many to tell apart, the query's class, then that of the
+// chosen negative, and all others are plain.
+const grouping = () => {
+  if (images.group.names.length) return { names: images.group.names, of: (row) => images.group.of[row] };
+  const chosen = [state.query, state.negative].filter((row) => row !== null).map((row) => images.label[row]);
+  const classes = images.names.length > 1 ? [...new Set(chosen)].filter((label) => label >= 0) : [];
+  return { names: classes.map((label) => images.names[label]), of: (row) => classes.indexOf(images.label[row]) };
+};
+// Whether a row is of the group that is brought forward, if any is: the class of a negative that is chosen no more is none.
+const inFront = (groups) => (row) => !(state.group in groups.names) || groups.of(row) === state.group;
+
 const drawn = data.runs.map(() => null); // where the points lie on each canvas, for clicks
 
 const drawPlane = (side) => {
@@ -30,8 +41,10 @@ const drawPlane = (side) => {
   const at = fit(checkpoint.points, width, height);
   drawn[side] = at;
   const style = getComputedStyle(document.documentElement);
+  const groups = grouping();
+  const front = inFront(groups);
   const dot = (row, r, alpha) => {
-    const group = images.group.of[row];
+    const group = groups.of(row);
     pen.globalAlpha = alpha;
     pen.fillStyle = colourOf(style, group);
     pen.beginPath();
@@ -39,9 +52,11 @@ const drawPlane = (side) => {
     pen.fill();
   };
   const size = count > 800 ? 2.2 : 3;
-  for (let row = 0; row < count; row++) {
-    if (state.group < 0 || images.group.of[row] === state.group) dot(row, size, 0.55);
-    else dot(row, size, 0.08);
+  for (const plain of [true, false]) { // groups above what is in none
+    for (let row = 0; row < count; row++) {
+      if (groups.of(row) < 0 !== plain) continue;
+      dot(row, size, front(row) ? 0.55 : 0.08);
+    }
   }
   bringOut(pen, at, style, checkpoint, dot);
 };
@@ -98,9 +113,8 @@ const DIRECTIONS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], A
 
 data.runs.forEach((_, side) => {
   const canvas = document.getElementById(`plane${side}`);
-  const inGroup = (row) => state.group < 0 || images.group.of[row] === state.group;
   canvas.addEventListener("click", (event) => {
-    const row = nearestPoint(drawn[side], event.offsetX, event.offsetY, inGroup);
+    const row = nearestPoint(drawn[side], event.offsetX, event.offsetY, inFront(grouping()));
     if (row !== null) change({ query: row });
   });
   canvas.addEventListener("keydown", (event) => {
@@ -108,9 +122,10 @@ data.runs.forEach((_, side) => {
     if (!direction) return;
     event.preventDefault();
     const [x, y] = [drawn[side][2 * state.query], drawn[side][2 * state.query + 1]];
+    const front = inFront(grouping());
     const ahead = (row, dx, dy) => {
       const along = dx * direction[0] + dy * direction[1];
-      return along > 0.5 && along >= Math.abs(dx * direction[1] - dy * direction[0]) && inGroup(row);
+      return along > 0.5 && along >= Math.abs(dx * direction[1] - dy * direction[0]) && front(row);
     };
     const row = nearestPoint(drawn[side], x, y, ahead);
     if (row !== null) change({ query: row });
@@ -119,7 +134,7 @@ data.runs.forEach((_, side) => {
 
 const showLegend = () => {
   const style = getComputedStyle(document.documentElement);
-  document.getElementById("legend").replaceChildren(...images.group.names.map((name, group) => {
+  document.getElementById("legend").replaceChildren(...grouping().names.map((name, group) => {
     const mark = make("canvas", { width: 32, height: 32, "aria-hidden": "true" });
     const pen = mark.getContext("2d");
     pen.fillStyle = colourOf(style, group);
