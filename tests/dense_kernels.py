@@ -21,6 +21,9 @@ class Dense:
     def scores(self, view: View) -> Tensor:
         return self._scores(view).float()
 
+    def lengths(self, rows: Tensor) -> Tensor:
+        return rows.double().norm(dim=1).float()
+
     def _scores(self, view: View) -> Tensor:
         query = view.query if view.query.dim() == 3 else view.query[:, None]
         found = query.double() @ view.keys.double().T  # [B,S,N]

@@ -373,7 +373,8 @@ MANY, WIDE = 700, 16  # images and dimensions of a bank that an engine serves
     [
         ('invp({k}, background=90, mode="paper")', True),
         ('invp({k}, background=90, mode="official")', True),
-        ("invp({k}, background=2)", True),  # fewer than there are new neighbours
+        ("invp({k}, background=2)", False),  # fewer than there are new neighbours
+        ("invp({k}, background=400)", True),  # so many that their scores are not kept
         ("total((1, invp({k}, 2)), (0.5, infonce))", True),
         ("chain(drop(hardest(10)), invp({k}))", False),  # the nearest rows of what is left are others
         ("infonce", False),

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 import onca
 from onca import search
+from onca.engine import View, chosen
 from onca.neighbours import Nearby, neighbours
 from onca.search import Search
 
@@ -132,21 +133,30 @@ def test_rows_that_are_excluded_are_not_found(served: str, k: int) -> None:
     assert int(neighbours(query, keys, 1).row[1]) == 17
 
 
-@pytest.mark.parametrize("k", [1, 4, 30])
-def test_nearby_rows_are_the_same_among_those_that_hold_them(served: str, k: int) -> None:
-    """Ties go to the same rows, whatever stands beside them and in whatever order."""
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("k", [1, 4, 30, 39])
+def test_nearby_rows_are_the_same_among_those_that_hold_them(served: str, k: int, threads: int) -> None:
+    """With their scores known or not; ties go to the same rows."""
     keys = rows(MANY, 12, 1, QUANTISED)
     exclude = torch.tensor([0, 17, MANY - 1, 4, 300, 5])
     query = keys[exclude] * 2
     wanted = by_hand(query, keys, k, exclude)[1]
-    more = torch.stack([torch.randperm(MANY, generator=torch.Generator().manual_seed(b))[:20] for b in range(6)])
-    among = torch.cat([torch.full((6, 2), -1), more, by_hand(query, keys, k + 1)[1].flip(1)], 1)
-    near = Nearby(query, keys, k, exclude)
+    near, kernels = Nearby(query, keys, k, exclude), chosen(query, keys)[0]
     assert torch.equal(near.rows(), wanted)
-    near.among = among
-    assert torch.equal(near.rows(), wanted)
-    near.among, few = among[:, :2], torch.full((6, k), -1)
-    assert served != "native" or torch.equal(near.rows(), few), "it was not looked for among these alone"
+    if kernels is None:
+        return
+    selected = kernels.select(View(query, keys), torch.full((6, 1), 40))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        near.among = selected.chosen[0]
+        assert torch.equal(near.rows(), wanted)
+        near.known = selected.known
+        assert near.known is not None and torch.equal(near.rows(), wanted)
+        near.among = torch.zeros_like(near.among)
+        assert (near.rows() == -1).all()
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("kind", ["normal", "lengths", "crowded"])

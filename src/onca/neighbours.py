@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from onca.engine import NotFinite, View, chosen
-from onca.engine.kernels import pack
-from onca.search import Search, inverse, lengths
+from onca.engine.kernels import Known
+from onca.search import Search, finite_lengths, inverse
 
 
 class Neighbours(NamedTuple):
@@ -59,19 +59,21 @@ def _nearest(query: Tensor, keys: Tensor, k: int, normalize: bool) -> Neighbours
     kernels = chosen(query, keys)[0]
     if kernels is None or not (k and len(query)):
         return Neighbours(*Search.prepared(query, keys, k, normalize).run())
-    factors = (inverse(lengths("query", query)), inverse(lengths("keys", keys))) if normalize else (None, None)
+    rows = ("query", query), ("keys", keys)
+    mine, theirs = (inverse(finite_lengths(*each)) if normalize else None for each in rows)
     try:
-        return Neighbours(*kernels.nearest(View(query, keys, *factors), k))
+        return Neighbours(*kernels.nearest(View(query, keys, mine, theirs), k))
     except NotFinite:
-        for name, rows in (("query", query), ("keys", keys)):
-            lengths(name, rows)  # raises, and names the row
+        for each in rows:
+            finite_lengths(*each)  # raises, and names the row
         raise
 
 
 @dataclass(eq=False)
 class Nearby:
     """The rows of keys [N,D] nearest to each query [B,D], k of them, without the row `exclude` [B]; searched for when
-    they are asked for. among [B,L]: rows that hold them, where a selection by the same scores found those; -1 is none.
+    they are asked for. among: bits int64 [B,W] of rows that hold them, where a selection by the same scores found some;
+    known: the scores of those, if it kept them.
     """
 
     query: Tensor
@@ -79,6 +81,7 @@ class Nearby:
     k: int
     exclude: Tensor
     among: Tensor | None = None
+    known: Known | None = None
 
     @torch.no_grad()
     def rows(self) -> Tensor:
@@ -86,12 +89,9 @@ class Nearby:
         kernels = chosen(self.query, self.keys)[0]
         if self.among is None or kernels is None:
             return neighbours(self.query, self.keys, self.k, exclude=self.exclude).row
-        some, at = torch.unique(self.among, return_inverse=True)  # ascending, so that ties go to the same rows
-        there = torch.zeros(len(at), len(some), dtype=torch.bool, device=at.device).scatter_(1, at, True)
-        there &= (some >= 0) & (some != self.exclude[:, None])
-        view = View(self.query.detach(), self.keys[some.clamp_min(0)], present=pack(there))
-        column = kernels.nearest(view, self.k)[1]
-        return torch.where(column < 0, -1, some[column.clamp_min(0)])
+        own = kernels.equal(self.exclude, torch.arange(len(self.keys), device=self.keys.device))
+        view = View(self.query.detach(), self.keys, present=self.among & own.bitwise_not_(), known=self.known)
+        return kernels.nearest(view, self.k)[1]
 
 
 def _without(found: Neighbours, exclude: Tensor) -> Neighbours:

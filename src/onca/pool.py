@@ -14,11 +14,11 @@ from onca.link import Link
 from onca.neighbours import Nearby
 from onca.part import nearest
 from onca.schedule import Number, Schedule, check_number, number_at
+from onca.search import lengths
 
 Negatives = Tensor | Sequence[Tensor]
 Known = Tensor | Sequence[Tensor | None] | None
 
-WIDENED = 1024  # rows of half precision that are widened together
 TABLES = ("neighbours", "duplicates", "depth", "external", "normaliser", "population", "history")
 
 
@@ -197,14 +197,8 @@ def unit(rows: Tensor) -> Tensor:
 
 def _factor(rows: Tensor) -> Tensor:
     """1 / length of each row, in float32 or better; 0 for a zero row, whose gradient is 0 as well."""
-    kind = torch.promote_types(rows.dtype, torch.float32)
-    if rows.dtype == kind or rows.shape[:-1].numel() <= WIDENED:
-        length = torch.linalg.vector_norm(rows, dim=-1, dtype=kind)
-    else:  # some rows at a time: torch widens many of half precision number by number when asked for a norm in float32
-        parts = torch.split(rows.flatten(0, -2), WIDENED)
-        length = torch.cat([torch.linalg.vector_norm(part.to(kind), dim=-1) for part in parts]).view(rows.shape[:-1])
-    factor: Tensor = length.masked_fill(length == 0, torch.inf).reciprocal()
-    return factor
+    length = lengths(rows)
+    return length.masked_fill(length == 0, torch.inf).reciprocal()
 
 
 def _lengths(keys: Tensor, query: Tensor, factor: Tensor | None) -> Tensor | None:

@@ -166,7 +166,7 @@ class Among(Predicate):
         if known is not None or min(link.start for link in shared.links) < found.end:
             return known
         score = found.score if found.score.dim() == 1 else found.score[:, self.edge]
-        return bits_of(Above(score, found.by), shared)
+        return bits_of(Above(score, found.by), shared)  # a reserve: what scores the same stands behind
 
     def known(self, shared: Shared) -> Known | None:
         chosen = self.found.chosen
@@ -174,6 +174,4 @@ class Among(Predicate):
             return None
         mine, theirs = shared.bag, chosen.shared.bag
         same = mine.query is theirs.query and mine.factor is theirs.factor
-        return (
-            chosen.known if same and shared.links[0].factor is chosen.shared.links[0].factor else None
-        )  # a reserve: what scores the same stands behind
+        return chosen.known if same and shared.links[0].factor is chosen.shared.links[0].factor else None

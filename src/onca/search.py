@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from onca import sliced
-from onca.engine import NotFinite
+from onca.engine import NotFinite, chosen
 
 GROUP = 16  # keys that the first look keeps one number for
 SHARE = 16  # one in so many keys at most is scored again
@@ -27,7 +27,8 @@ BOUNDS = {"cpu": 1 << 24, "cuda": 1 << 27}  # bounds of groups held at a time
 QUERIES = 1024  # of one block of the first look
 MANY = 8  # from one in so many on, a threshold finds the largest sooner than topk
 ROWS = 32  # least number of queries that meet all keys at once, so that the product is worth reading the keys
-KEYS = 8192  # keys that are widened, measured or checked at a time
+KEYS = 8192  # keys that are widened at a time
+WIDENED = 1024  # rows of half precision that are widened together to be measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class Search:
     @classmethod
     def prepared(cls, query: Tensor, keys: Tensor, k: int, normalize: bool) -> Search:
         kind = torch.promote_types(torch.promote_types(query.dtype, keys.dtype), torch.float32)
-        mine, theirs = lengths("query", query).to(kind), lengths("keys", keys).to(kind)
+        mine, theirs = finite_lengths("query", query).to(kind), finite_lengths("keys", keys).to(kind)
         return cls(query, keys, k, kind, mine, theirs, normalize)
 
     def run(self) -> tuple[Tensor, Tensor]:
@@ -202,13 +203,24 @@ def _largest_columns(values: Tensor, k: int) -> Tensor:
     return chosen.nonzero()[:, 1].view(-1, k)
 
 
-def lengths(name: str, rows: Tensor) -> Tensor:
-    """The lengths of rows [n,D], in float32 or better. Raises NotFinite where one is not finite."""
+def lengths(rows: Tensor) -> Tensor:
+    """The lengths of rows [...,D], in float32 or better, with their gradient: [...]."""
     kind = torch.promote_types(rows.dtype, torch.float32)
-    length = torch.cat(
-        [rows.new_empty(0, dtype=kind)]
-        + [torch.linalg.vector_norm(some, dim=1, dtype=kind) for some in torch.split(rows, KEYS)]
-    )
+    constant = rows.dim() == 2 and not (rows.requires_grad and torch.is_grad_enabled())
+    kernels = chosen(rows, rows)[0] if constant else None
+    if kernels is not None:
+        return kernels.lengths(rows)
+    if rows.dtype == kind or rows.shape[:-1].numel() <= WIDENED:
+        length: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=kind)
+        return length
+    # some rows at a time: torch widens many of half precision number by number when asked for a norm in float32
+    parts = torch.split(rows.flatten(0, -2), WIDENED)
+    return torch.cat([torch.linalg.vector_norm(part.to(kind), dim=-1) for part in parts]).view(rows.shape[:-1])
+
+
+def finite_lengths(name: str, rows: Tensor) -> Tensor:
+    """The lengths of rows [n,D]. Raises NotFinite where one is not finite."""
+    length = lengths(rows)
     wrong = ~length.isfinite()
     if bool(wrong.any()):
         raise NotFinite(

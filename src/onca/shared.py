@@ -149,7 +149,7 @@ class Shared:
             index = self.values("index")
             if index is None:
                 return [], "indices of each query's own"
-            found.append(self.kept(("own", id(own)), lambda: ~self.kernels.equal(own, index)))
+            found.append(self.kept(("own", id(own)), lambda: self.kernels.equal(own, index).bitwise_not_()))
         for test in link.tests:
             bits = bits_of(test, self)
             if bits is None:

@@ -205,10 +205,46 @@ def test_scores_are_right_and_equal_at_all_levels(object_file: Path) -> None:
         seen.clear()
 
 
+def lengths(library: Library, key: Array, threads: int = 1) -> Array:
+    found, kind = np.full(len(key), -1, np.float32), {"float32": 0, "uint16": 1, "float16": 2}[key.dtype.name]
+    size = (ctypes.c_int64(x) for x in key.shape)
+    stride = ctypes.c_int64(key.strides[0] // key.itemsize)
+    assert library.of.onca_lengths(*size, at(key), stride, kind, threads, at(found)) == 0
+    return found
+
+
+@pytest.mark.parametrize("d", [1, 15, 16, 17, 128, 1000])
+def test_lengths(library: Library, d: int) -> None:
+    rng = np.random.default_rng(11)
+    wide = rng.standard_normal((130, d + 3)).astype(np.float32) * rng.uniform(0.01, 100, (130, 1)).astype(np.float32)
+    wide[5] = 0
+    halves = (wide.view(np.uint32) >> 16).astype(np.uint16)
+    for rows, exact in (
+        (wide, wide),
+        (halves, (halves.astype(np.uint32) << 16).view(np.float32)),
+        (wide.astype("f2"),) * 2,
+    ):
+        want = np.sqrt((exact[:, :d].astype(np.float64) ** 2).sum(1))
+        for threads in (1, 3):
+            found = lengths(library, rows[:, :d], threads)
+            np.testing.assert_allclose(found, want, rtol=(d / 16 + 8) * 2.0**-24)
+            assert found[5] == 0
+    wide[0, 0], wide[1, 0], wide[2] = np.nan, -np.inf, 1e30
+    found = lengths(library, wide[:, :d])
+    assert np.isnan(found[0]) and np.isinf(found[1:3]).all() and np.isfinite(found[3:]).all()
+
+
+def test_lengths_are_the_same_bits_at_all_levels_but_the_lowest(object_file: Path) -> None:
+    library, key = Library(object_file), unit(np.random.default_rng(12), 300, 100)
+    seen = [lengths(library, key) for level in ("avx2", "avx512", "amx") if library.use(level)]
+    assert all(np.array_equal(seen[0], other) for other in seen[1:])
+
+
 def test_bits(library: Library) -> None:
     rng = np.random.default_rng(10)
-    for b, n in ((3, 1), (4, 64), (5, 200)):
-        mine, theirs = rng.integers(-1, 3, b), rng.integers(-1, 3, n)
+    for b, n, kinds in ((3, 1, 3), (4, 64, 3), (5, 200, 3), (1, 0, 3), (70, 300, 3), (70, 300, 60), (300, 700, 2**62)):
+        mine, theirs = rng.integers(-1, kinds, b), rng.integers(-1, kinds, n)
+        theirs[::3] = rng.choice(mine, theirs[::3].shape)  # of few kinds and of many, each number often or hardly ever
         bits = np.zeros((b, -(-n // 64)), np.uint64)
         size = ctypes.c_int64(b), ctypes.c_int64(n)
         expected = (mine[:, None] == theirs) & (mine[:, None] >= 0)

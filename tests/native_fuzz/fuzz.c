@@ -70,6 +70,18 @@ static void check_known(int64_t b, const float *known, entry *list, int64_t many
               (long long)i, list[i].score);
 }
 
+static void check_lengths(void) {
+    float *length = room(bag.keys, 4);
+    check_status("lengths", onca_lengths(bag.keys, bag.dim, bag.key, bag.key_stride, bag.key_type, bag.threads, length));
+    for (int64_t n = 0; n < bag.keys; n++) {
+        double squares = 0;
+        for (int64_t d = 0; d < bag.dim; d++) squares += key_at(&bag, n, d) * key_at(&bag, n, d);
+        if (squares > 1e37 || (squares < 1e-30 && squares > 0)) continue; /* float32 loses its digits there */
+        CHECK(fabs(length[n] - sqrt(squares)) <= sqrt(squares) * 0x1p-23 * (bag.dim / 16.0 + 8), "lengths: row %lld: %.9g, not %.9g",
+              (long long)n, length[n], sqrt(squares));
+    }
+}
+
 static void check_select(const float *score) {
     int64_t edges = below(5), words = words_of(&bag), *rank = room(bag.queries * edges, 8), *place = draw_places(bag.keys);
     int64_t *at = room(bag.queries * edges, 8);
@@ -382,6 +394,8 @@ static void check_memory(void) {
     for (int64_t i = 0; i < rows * edges; i++) rank[i] = below(bag.keys + 1);
     for (int64_t b = 0; b < rows; b++) each[b] = one[b] = 1;
     STARVED("scores", onca_scores(&bag, all));
+    STARVED("lengths", onca_lengths(bag.keys, bag.dim, bag.key, bag.key_stride, bag.key_type, bag.threads, by_factor));
+    STARVED("equal", onca_equal(rows, rows, rank, rank, bag.threads, chosen));
     STARVED("select", onca_select(&bag, edges, rank, NULL, 0, 0, score, at, chosen, &tied, NULL, NULL));
     STARVED("above", onca_above(&bag, one, chosen));
     STARVED("nearest", onca_nearest(&bag, k, at, score));
@@ -398,7 +412,7 @@ static void check_case(const char *const *levels, int usable) {
     bag = draw_bag();
     no_threads = chance(0.05);
     float *score = check_scores(levels, &wild), most = 0;
-    check_bits(), check_views();
+    check_bits(), check_views(), check_lengths();
     if (!wild) check_select(score), check_above(score), check_nearest(score);
     for (int64_t i = 0; i < bag.queries * bag.keys; i++) most = fmaxf(most, fabsf(score[i]));
     int tame = !wild && !far && bag.views == 1 && most < 1e8f && (most > 1e-8f || most == 0);

@@ -33,7 +33,7 @@ class View:
     query [B,D], or [B,S,D]: the score of a query is then the largest of its S rows'. keys [N,D] in their own dtype.
     A score is (query . key, accumulated in float32) * key_factor [N] * query_factor [B] or [B,S]; None is 1.
     present: bits int64 [B,W] of the entries that are there, None is all. place int64 [N], None: the columns.
-    known: scores of this view's, for sums; an engine may make them anew.
+    known: scores of this view's, for sums and nearest; an engine may make them anew.
     """
 
     query: Tensor
@@ -115,6 +115,10 @@ class Kernels(Protocol):
 
     def scores(self, view: View) -> Tensor:
         """All scores [B,N], for tests and small bags."""
+        ...
+
+    def lengths(self, rows: Tensor) -> Tensor:
+        """The length of each row of keys [N,D]: float32 [N]."""
         ...
 
     def select(self, view: View, rank: Tensor) -> Selected:

@@ -41,6 +41,7 @@ BAG, PLACE, LONG, FLOAT = ctypes.POINTER(Bag), ctypes.c_void_p, ctypes.c_int64, 
 # Arguments as in onca.h. All but the last three give a status.
 FUNCTIONS = {
     "onca_scores": (BAG, PLACE),
+    "onca_lengths": (LONG, LONG, PLACE, LONG, ctypes.c_int32, ctypes.c_int32, PLACE),
     "onca_select": (BAG, LONG, PLACE, PLACE, LONG, FLOAT, *[PLACE] * 6),
     "onca_above": (BAG, PLACE, PLACE),
     "onca_nearest": (BAG, LONG, PLACE, PLACE),
@@ -112,6 +113,13 @@ class Native:
         score = torch.empty(view.shape)
         self._call("onca_scores", view, score)
         return score
+
+    def lengths(self, rows: Tensor) -> Tensor:
+        rows = rows if rows.stride(1) == 1 else rows.contiguous()
+        length = torch.empty(len(rows))
+        given = (*rows.shape, _at(rows), rows.stride(0), KEY_TYPES[rows.dtype], torch.get_num_threads())
+        _check(self._c.onca_lengths(*given, _at(length)))
+        return length
 
     def select(self, view: View, rank: Tensor, sample: int = 0, spread: float = 0.0) -> Selected:
         """sample, spread: keys sampled for the bracket, its half width in standard deviations; 0: the engine's own."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from onca.bag import Bag
-from onca.engine import chosen
 from onca.identity import reached, walks
 from onca.link import Test
 from onca.objectives import infonce, negative_mass, positive_mass
@@ -22,15 +21,12 @@ EPSILON = 1e-7  # of the official code, inside both logarithms
 
 
 def background(pool: Pool, bag: Bag, count: int) -> Test:
-    """The `count` nearest of a bag. Where a bank will want the nearest of all its rows, the same walk finds both."""
-    near, link = pool.nearby, bag.links[0]
+    """The `count` nearest of a bag. Where a bank will want the nearest of all its rows, they are among these."""
+    found, near, link = bag.threshold(count), pool.nearby, bag.links[0]
     whole = near is not None and bag.query is near.query and link.vectors is near.keys and not link.tests
-    if near is None or not whole or chosen(bag.query, link.vectors)[0] is None:  # in torch a rank more costs a walk
-        return nearest(count)(pool, bag)
-    ranks = torch.tensor([count, near.k + 1], device=bag.query.device)  # one more: the own row may be among them
-    found = bag.threshold(lambda number: torch.minimum(number[:, None], ranks))
-    near.among = bag.rows(found.test(1), near.k + 1)
-    return found.test(0)
+    if near is not None and whole and found.chosen is not None and count > near.k:  # the own row may be one of them
+        near.among, near.known = found.chosen.sets[0], found.chosen.known
+    return found.test()
 
 
 def walk_ends(pool: Pool, steps: int, distinct: bool) -> Bag:

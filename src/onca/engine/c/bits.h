@@ -1,23 +1,52 @@
 /* Sets of entries as bits: made from equal numbers, counted, listed. */
 
+#ifndef ONCA_BITS
+#define ONCA_BITS
+typedef struct { /* numbers of queries: an open table of those that are not negative, and who has them first */
+    const int64_t *mine;
+    int32_t *first; /* [slots], -1: nobody */
+    uint64_t slots; /* a power of two, at least twice as many as numbers */
+} number_table;
+
+/* The slot of a number, or the one in which it would stand. */
+static inline uint64_t slot_of(const number_table *t, int64_t number) {
+    uint64_t at = ((uint64_t)number * 0x9e3779b97f4a7c15u >> 32) & (t->slots - 1);
+    while (t->first[at] >= 0 && t->mine[t->first[at]] != number) at = (at + 1) & (t->slots - 1);
+    return at;
+}
+#endif
+
 typedef struct {
     int64_t keys;
     const int64_t *mine, *theirs;
     uint64_t *chosen;
 } FN(equal_call);
 
+/* A key is looked up once for all queries: it has one number, and so belongs to the row of one number. Queries that share a
+   number share that row. */
 static int FN(equal_rows)(void *given, int64_t from, int64_t to, int part) {
     const FN(equal_call) *call = given;
-    int64_t words = up(call->keys, TILE) / TILE;
+    const int64_t words = up(call->keys, TILE) / TILE, *mine = call->mine + from;
+    uint64_t *chosen = call->chosen + from * words;
+    number_table table = {.mine = mine, .slots = 16};
     (void)part;
-    for (int64_t b = from; b < to; b++)
-        for (int64_t w = 0; w < words; w++) {
-            const int64_t *theirs = call->theirs + w * TILE, many = least(TILE, call->keys - w * TILE), mine = call->mine[b];
-            uint64_t word = 0;
-            if (mine >= 0)
-                for (int64_t j = 0; j < many; j++) word |= (uint64_t)(theirs[j] == mine) << j;
-            call->chosen[b * words + w] = word;
-        }
+    if (from == to || !words) return ONCA_OK;
+    while (table.slots < (uint64_t)(2 * (to - from))) table.slots *= 2;
+    table.first = room((int64_t)table.slots, sizeof *table.first);
+    if (!table.first) return ONCA_NO_MEMORY;
+    memset(table.first, 0xff, table.slots * sizeof *table.first);
+    memset(chosen, 0, (size_t)((to - from) * words) * sizeof *chosen);
+    for (int64_t b = to - from - 1; b >= 0; b--)
+        if (mine[b] >= 0) table.first[slot_of(&table, mine[b])] = (int32_t)b;
+    for (int64_t j = 0; j < call->keys; j++) {
+        const int64_t theirs = call->theirs[j], b = theirs < 0 ? -1 : table.first[slot_of(&table, theirs)];
+        if (b >= 0) chosen[b * words + j / TILE] |= (uint64_t)1 << j % TILE;
+    }
+    for (int64_t b = 0; b < to - from; b++) {
+        const int64_t first = mine[b] < 0 ? b : table.first[slot_of(&table, mine[b])];
+        if (first != b) memcpy(chosen + b * words, chosen + first * words, (size_t)words * sizeof *chosen);
+    }
+    free(table.first);
     return ONCA_OK;
 }
 

@@ -8,6 +8,7 @@
 #include "finish.h"
 #include "select.h"
 #include "scores.h"
+#include "lengths.h"
 #include "sums.h"
 #include "mutual.h"
 #undef LEVEL

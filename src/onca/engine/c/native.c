@@ -75,6 +75,7 @@ static int parted(int64_t count, int64_t grain, int threads, work *run, void *st
 typedef struct {
     const char *name;
     int (*scores)(const onca_bag *, float *);
+    int (*lengths)(int64_t, int64_t, const void *, int64_t, int32_t, int32_t, float *);
     int (*select)(const onca_bag *, int64_t, const int64_t *, const int64_t *, int64_t, float, float *, int64_t *, uint64_t *,
                   int32_t *, float *, const int64_t *);
     int (*above)(const onca_bag *, const float *, uint64_t *);
@@ -91,7 +92,7 @@ typedef struct {
 } level;
 
 #define TABLE(which)                                                                                                              \
-    {#which, scores_##which, select_##which, above_##which, nearest_##which, sums_##which, spread_##which,                       \
+    {#which, scores_##which, lengths_##which, select_##which, above_##which, nearest_##which, sums_##which, spread_##which,      \
      mutual_sums_##which, mutual_##which, hinge_##which, equal_##which, count_##which, hits_##which, listed_##which}
 
 #include "target.h"
@@ -129,6 +130,8 @@ TARGET(WITH_AMX)
 #include "level.h"
 TARGET_END
 #endif
+
+#include "best.h"
 
 /* From the lowest to the highest. */
 static const level levels[] = {
@@ -206,6 +209,10 @@ EXPORT int onca_use(const char *name) {
 
 EXPORT int onca_scores(const onca_bag *bag, float *score) { return USE(scores)(bag, score); }
 
+EXPORT int onca_lengths(int64_t rows, int64_t dim, const void *row, int64_t stride, int32_t type, int32_t threads, float *length) {
+    return USE(lengths)(rows, dim, row, stride, type, threads, length);
+}
+
 EXPORT int onca_select(const onca_bag *bag, int64_t edges, const int64_t *rank, const int64_t *place, int64_t sample, float spread,
                        float *score, int64_t *at, uint64_t *chosen, int32_t *tied, float *known, const int64_t *known_start) {
     return USE(select)(bag, edges, rank, place, sample, spread, score, at, chosen, tied, known, known_start);
@@ -214,7 +221,7 @@ EXPORT int onca_select(const onca_bag *bag, int64_t edges, const int64_t *rank, 
 EXPORT int onca_above(const onca_bag *bag, const float *bound, uint64_t *chosen) { return USE(above)(bag, bound, chosen); }
 
 EXPORT int onca_nearest(const onca_bag *bag, int64_t k, int64_t *column, float *score) {
-    return USE(nearest)(bag, k, column, score);
+    return all_known(bag) ? best_known(bag, k, column, score) : USE(nearest)(bag, k, column, score);
 }
 
 EXPORT int onca_sums(const onca_bag *bag, int64_t scales, const float *scale, int64_t slopes, float *lse, float *toward, float *mean) {

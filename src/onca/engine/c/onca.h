@@ -25,7 +25,7 @@ typedef struct {
     int32_t threads;
     const float *key_factor;     /* [N] or NULL */
     const uint64_t *present;     /* [B, words] or NULL: all */
-    const float *known;          /* scores that onca_select gave of these rows, for sums; or NULL */
+    const float *known;          /* scores that onca_select gave of these rows, for sums and nearest; or NULL */
     const int64_t *known_start;  /* [B] where a query's begin */
     const uint64_t *known_set;   /* [B, words] of which entries they are, in order of columns */
 } onca_bag;
@@ -40,6 +40,9 @@ int onca_use(const char *level);
 
 /* All scores, [B, N]. For tests and for small bags. */
 int onca_scores(const onca_bag *bag, float *score);
+
+/* length [rows] of rows [rows, dim] of a key type, stride elements apart: the root of the sum of squares, in float32. */
+int onca_lengths(int64_t rows, int64_t dim, const void *row, int64_t stride, int32_t type, int32_t threads, float *length);
 
 /* For each query and edge e, the rank[b,e]-th present entry from the hard end (1 the hardest; ties: the smaller place first;
    0 gives (inf, -1, nothing); more than are present counts as all of them), its score and place, and the set of the rank

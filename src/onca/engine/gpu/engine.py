@@ -58,6 +58,10 @@ class Triton:
         score_kernel[given.blocks, given.words](given, score, **given.options)
         return score
 
+    def lengths(self, rows: Tensor) -> Tensor:
+        length: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
+        return length
+
     def select(self, view: View, rank: Tensor) -> Selected:
         """Waits for the device once, for `tied` and to refuse what is not finite; not while a CUDA graph is captured:
         then `tied` is True, which is always safe, and what is not finite shows in the loss."""
