@@ -73,6 +73,10 @@ class Native:
         self.library = ctypes.CDLL(str(folder / "native.so"))
         self.library.onca_level.restype = ctypes.c_char_p
 
+    @property
+    def level(self) -> str:
+        return str(self.library.onca_level().decode())
+
     def use(self, level: str) -> bool:
         return bool(self.library.onca_use(level.encode()) == 0)
 

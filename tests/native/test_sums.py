@@ -1,11 +1,5 @@
 """onca_sums, onca_spread, onca_mutual and onca_hinge against their formulas in float64, on every level that
-this machine has.
-
-Tolerances. Let u = 2^-24 and L = |q| |k| times the factors, the most that a score can be. A float32 product of D
-terms in several running sums is off by at most some 20 u L (measured: below 6), and scale * score by 20 u |scale| L,
-`wrong` below. An lse is off by that, by its own rounding, and by 2e-6 for exp and the sums. A softmax weight is off by
-the factor 1 + 2 * wrong + 4e-6, and a slope by this share of |scale| * sum of weight * |row|, which bounds it.
-"""
+this machine has."""
 
 from __future__ import annotations
 
@@ -14,11 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from sums_driver import KINDS, Array, Case, Exact, Native
+from sums_checks import check, check_mutual, made, mirrored, near, wrong
+from sums_driver import KINDS, Case, Exact, Native
 
 from onca.engine import build
 
-ULP = 2.0**-24
 LEVELS = ("portable", "avx2", "avx512", "amx")
 
 
@@ -32,85 +26,11 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
 
 @pytest.fixture(params=LEVELS)
 def levelled(request: pytest.FixtureRequest, native: Native) -> Iterator[Native]:
-    before = native.library.onca_level().decode()
+    before = native.level
     if not native.use(request.param):
         pytest.skip(f"no {request.param} on this machine")
     yield native
     native.use(before)
-
-
-def made(
-    b: int,
-    n: int,
-    d: int,
-    density: float | None,
-    *,
-    kind: torch.dtype = torch.float32,
-    factors: bool = True,
-    unit: float = 1,
-    seed: int = 0,
-) -> Case:
-    """Rows of length `unit` (times what the factors make of it); None is present NULL."""
-    g = torch.Generator().manual_seed(seed)
-    query, key = torch.randn(b, d, generator=g), torch.randn(n, d, generator=g)
-    query *= unit / query.norm(dim=1, keepdim=True)
-    key /= key.norm(dim=1, keepdim=True)
-    there = None if density is None else np.random.default_rng(seed).random((b, n)) < density
-    factor = (0.5 + torch.rand(b, generator=g), 0.5 + torch.rand(n, generator=g)) if factors else (None, None)
-    return Case(query, key.to(kind), there, *factor)
-
-
-def wrong(exact: Exact, scale: float) -> float:
-    """How far scale * score may be off."""
-    lengths = [
-        np.linalg.norm(x, axis=1) * f for x, f in ((exact.query, exact.query_factor), (exact.key, exact.key_factor))
-    ]
-    return 20 * ULP * abs(scale) * float(lengths[0].max() * lengths[1].max()) if lengths[1].size else 0.0
-
-
-def near(got: torch.Tensor, expected: Array, tolerance: float | Array) -> None:
-    off = np.abs(got.double().numpy() - expected)
-    assert (off <= tolerance).all(), f"off by {np.max(off / np.maximum(tolerance, 1e-300)):.3g} tolerances"
-
-
-def check(native: Native, case: Case, scale: float) -> None:
-    """All outputs of sums and of spread."""
-    exact = Exact.of(case)
-    lse, toward, mean = native.sums(case, scale)
-    expected, share, slack = exact.lse(scale), exact.share(scale), wrong(exact, scale)
-    some = np.isfinite(expected)
-    assert (torch.isneginf(lse).numpy() == ~some).all()
-    near(lse[some], expected[some], slack + 2e-6 + 2 * ULP * np.abs(expected[some]))
-    rows = np.linalg.norm(exact.key, axis=1) * exact.key_factor
-    relative = 2 * slack + 4e-6
-    bound = abs(scale) * exact.query_factor * (share @ rows) * relative
-    near(toward, scale * exact.slopes(share)[0], bound[:, None] + 1e-30)
-    near(
-        mean,
-        (share * exact.score).sum(1),
-        (share * np.abs(exact.score)).sum(1) * relative + slack / max(abs(scale), 1e-30) + 1e-30,
-    )
-    spread(native, case, exact, scale, lse, relative)
-
-
-def spread(native: Native, case: Case, exact: Exact, scale: float, lse: torch.Tensor, relative: float) -> None:
-    weight = torch.linspace(-1, 2, len(lse))
-    by_score = exact.share(scale) * weight.double().numpy()[:, None]
-    size = np.abs(by_score)
-    relative += 4 * ULP * float(np.abs(lse.numpy()[np.isfinite(lse.numpy())]).max(initial=0))
-    toward, back, factor, mean = native.spread(case, scale, lse, weight)
-    expected = [scale * slope for slope in exact.slopes(by_score)]
-    keys = np.linalg.norm(exact.key, axis=1)
-    queries = np.linalg.norm(exact.query, axis=1) * exact.query_factor
-    near(
-        toward,
-        expected[0],
-        (abs(scale) * exact.query_factor * (size @ (keys * exact.key_factor)) * relative)[:, None] + 1e-30,
-    )
-    bound = abs(scale) * (size.T @ queries) * relative
-    near(back, expected[1], (bound * exact.key_factor)[:, None] + 1e-30)
-    near(factor, expected[2], bound * keys + 1e-30)
-    near(mean, (by_score * exact.score).sum(1), (size @ (keys * exact.key_factor)) * queries * relative + 1e-30)
 
 
 @pytest.mark.parametrize("density", [None, 0.0, 0.01, 0.05, 0.2, 0.35, 0.5, 1.0])
@@ -186,30 +106,6 @@ def test_mixed_blocks(levelled: Native) -> None:
     case.there[200, 77] = True
     case.there[:, 384:1152] &= np.arange(300)[:, None] % 2 == 0
     check(levelled, case, 5.0)
-
-
-def mirrored(b: int, d: int, density: float | None, *, factors: bool = True, unit: float = 1) -> Case:
-    """Queries that are the keys; who sees whom is mutual."""
-    case = made(b, b, d, density, factors=factors, unit=unit)
-    if case.there is not None:
-        case.there = np.triu(case.there) | np.triu(case.there, 1).T
-    return Case(case.query, case.query, case.there, case.query_factor, case.query_factor)
-
-
-def check_mutual(native: Native, case: Case, scale: float) -> None:
-    exact, weight = Exact.of(case), torch.linspace(-1, 2, len(case.query))
-    lse, toward, mean = native.mutual(case, scale, weight)
-    expected, slack = exact.lse(scale), wrong(exact, scale)
-    some = np.isfinite(expected)
-    assert (torch.isneginf(lse).numpy() == ~some).all()
-    near(lse[some], expected[some], slack + 2e-6 + 2 * ULP * np.abs(expected[some]))
-    by_score = exact.share(scale) * weight.double().numpy()[:, None]
-    both = by_score + by_score.T
-    lengths = np.linalg.norm(exact.query, axis=1) * exact.query_factor
-    relative = 2 * slack + 4e-6 + 4 * ULP * float(np.abs(expected[some]).max(initial=0))
-    bound = (np.abs(by_score) + np.abs(by_score).T) @ lengths * relative
-    near(toward, scale * exact.slopes(both)[0], (abs(scale) * exact.query_factor * bound)[:, None] + 1e-30)
-    near(mean, (both * exact.score).sum(1), lengths * bound + 1e-30)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 6, 64, 65, 191, 192, 193, 385, 577, 1000])

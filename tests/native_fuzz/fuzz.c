@@ -150,13 +150,39 @@ static void check_nearest(const float *score) {
 /* Rounding of adding up, one term after the other at worst. */
 static double adding(void) { return 1e-5 + bag.keys * 0x1p-24; }
 
+/* Whether products of whole blocks are taken in 16 bits. What they are off by is then a share of the lengths of rows, whatever
+   their numbers are. */
+static int in_16_bits(void) { return bag.key_type == ONCA_BFLOAT16 && (!strcmp(level, "avx512") || !strcmp(level, "amx")); }
+
+/* What rounding of the product of query b and key n, without factors, grows with. */
+static double size_of_product(int64_t b, int64_t n) {
+    double query = 0, key = 0;
+    if (!in_16_bits()) return product(&bag, b, n).size;
+    for (int64_t d = 0; d < bag.dim; d++)
+        query += bag.query[b * bag.dim + d] * (double)bag.query[b * bag.dim + d], key += key_at(&bag, n, d) * key_at(&bag, n, d);
+    return sqrt(query * key);
+}
+
+/* Of slopes [rows, dim] in 16 bits: the sizes of all numbers of a row together, at each. */
+static void join_sizes(bounded *slope, int64_t rows) {
+    for (int64_t r = 0; r < rows && in_16_bits(); r++, slope += bag.dim) {
+        double all = 1e-24; /* of weights, what is next to nothing is lost */
+        for (int64_t d = 0; d < bag.dim; d++) all += slope[d].size;
+        for (int64_t d = 0; d < bag.dim; d++) slope[d].size = all;
+    }
+}
+
 /* Rounding of sums over a row: that of the scores, as often as the scale says, of exp, and of adding up. */
 static double looseness(const float *score, double scale) {
     double most = 0;
     for (int64_t b = 0; b < bag.queries; b++)
         for (int64_t n = 0; n < bag.keys; n++)
-            if (there(&bag, b, n)) most = fmax(most, score_of(&bag, b, n).size), most = fmax(most, fabs(score[b * bag.keys + n]));
-    return adding() + 8 * fabs(scale) * most * 0x1p-23 * (bag.dim / 16.0 + 8);
+            if (there(&bag, b, n)) {
+                most = fmax(most, size_of_product(b, n) * fabs(query_factor(&bag, b) * key_factor(&bag, n)));
+                most = fmax(most, fabs(score[b * bag.keys + n]));
+            }
+    double loose = adding() + 8 * fabs(scale) * most * 0x1p-23 * (bag.dim / 16.0 + 8);
+    return in_16_bits() ? loose + 1.5 * 0x1p-10 + (1 + 4 * fabs(scale) * most) * sqrt(bag.dim) / 32767 : loose;
 }
 
 static void check_slopes(const char *what, const float *found, const bounded *want, int64_t number, double loose) {
@@ -212,14 +238,15 @@ static void check_sums(const float *score, float scale) {
             double factor = query_factor(&bag, b), part = weight[b] * share[n] * scale * factor;
             add_keys(&bag, b, n, share[n] * scale, slope + b * dim);
             middle[b].value += share[n] * score[b * bag.keys + n];
-            middle[b].size += share[n] * score_of(&bag, b, n).size;
-            by_factor[n].value += part * plain.value, by_factor[n].size += fabs(part) * plain.size;
+            middle[b].size += share[n] * size_of_product(b, n) * fabs(factor * key_factor(&bag, n));
+            by_factor[n].value += part * plain.value, by_factor[n].size += fabs(part) * size_of_product(b, n) + 1e-24;
             for (int64_t d = 0; d < dim; d++) {
                 double term = part * key_factor(&bag, n) * bag.query[b * dim + d];
                 back[n * dim + d].value += term, back[n * dim + d].size += fabs(term);
             }
         }
     }
+    join_sizes(slope, bag.queries), join_sizes(back, bag.keys);
     check_slopes("sums: toward", toward, slope, bag.queries * dim, loose);
     check_slopes("sums: mean", mean, middle, bag.queries, loose);
     for (int64_t i = 0; i < bag.queries * dim; i++) slope[i].value *= weight[i / dim], slope[i].size *= fabs(weight[i / dim]);
@@ -249,19 +276,24 @@ static void check_mutual(void) {
     float *lse = room(rows, 4), *found = room(rows, 4), *toward = room(values, 4), *both = room(values, 4), *back = room(values, 4);
     float *mean = room(rows, 4), *middle = room(rows, 4), *by_factor = room(rows, 4), size = PICK(0.2, 1, 3);
     uint64_t *bits = chance(0.3) ? NULL : draw_bits(rows, rows);
-    for (int64_t i = 0; i < values; i++) query[i] = size * (float)normal() / sqrtf(dim);
+    uint16_t *narrow = chance(0.5) ? room(values, 2) : NULL;
+    for (int64_t i = 0; i < values; i++) {
+        query[i] = size * (float)normal() / sqrtf(dim);
+        if (!narrow) continue;
+        memcpy(narrow + i, (char *)(query + i) + 2, 2), memset(query + i, 0, 2); /* little-endian: the upper half */
+    }
     for (int64_t b = 0; b < rows; b++) each[b] = uniform(0.5, 2), weight[b] = (float)normal();
     for (int64_t b = 0; b < rows && bits; b++)
         for (int64_t n = 0; n < b; n++)
             if (has(bits, words, b, n) != has(bits, words, n, b)) bits[n * words + b / 64] ^= (uint64_t)1 << b % 64;
-    bag = (onca_bag){.queries = rows, .views = 1, .dim = dim, .keys = rows, .query = query, .key = query, .key_stride = dim,
-                     .threads = bag.threads, .present = bits};
+    bag = (onca_bag){.queries = rows, .views = 1, .dim = dim, .keys = rows, .query = query, .key = narrow ? (void *)narrow : query,
+                     .key_stride = dim, .key_type = narrow ? ONCA_BFLOAT16 : ONCA_FLOAT32, .threads = bag.threads, .present = bits};
     if (chance(0.5)) bag.query_factor = bag.key_factor = each;
     check_status("sums", onca_sums(&bag, 1, &scale, 0, lse, NULL, NULL));
     check_status("spread", onca_spread(&bag, scale, lse, weight, both, back, by_factor, middle));
     TWICE("mutual sums", onca_mutual_sums(&bag, scale, found), rows, found);
     TWICE("mutual", onca_mutual(&bag, scale, found, weight, toward, mean), values, toward);
-    double most_slope = 0, most_mean = 0, reach = 0;
+    double most_slope = 0, most_mean = 0, reach = 0, rounds = in_16_bits() ? 1.5 * 0x1p-9 + sqrt(dim) / 32767 : 3e-5;
     for (int64_t b = 0; b < rows; b++) {
         if (scale != 0) by_factor[b] = by_factor[b] * (float)key_factor(&bag, b) / scale; /* the mean of b as a key */
         reach = fmax(reach, fabs(scale) * score_of(&bag, b, b).size);
@@ -269,7 +301,7 @@ static void check_mutual(void) {
         for (int64_t i = b * dim; i < (b + 1) * dim; i++) most_slope = fmax(most_slope, fabs(both[i]) + fabs(back[i]));
     }
     for (int64_t b = 0; b < rows; b++) {
-        double loose = 3e-5 + 4e-6 * reach;
+        double loose = rounds + (in_16_bits() ? 4 * sqrt(dim) / 32767 : 4e-6) * reach;
         CHECK(found[b] == lse[b] || fabs(found[b] - lse[b]) <= loose, "mutual sums: row %lld: %.9g, not %.9g", (long long)b, found[b],
               lse[b]);
         if (scale != 0) CHECK(near(mean[b] - middle[b] - by_factor[b], (bounded){0, most_mean}, loose), "mutual: mean of row %lld: %.9g",

@@ -9,6 +9,7 @@
 #ifndef ONCA_MUTUAL
 #define ONCA_MUTUAL
 enum { BLOCK = SUM_STEP, BLOCK_WORDS = BLOCK / 64, BLOCK_ROW = BLOCK + 16 };
+enum { PAIR_SCRATCH = HALF_RUN / 2 * BLOCK_ROW + BLOCK }; /* numbers; more than BLOCK * 16 */
 #define BOUNDED 60.0f /* scale * score up to it: its exp, either way, and sums of those are far from what float32 can hold */
 
 typedef struct { /* a call */
@@ -18,6 +19,8 @@ typedef struct { /* a call */
     int64_t blocks, padded, row; /* elements of a row with its zeros, and from row to row */
     float *rows, *across;        /* [blocks * BLOCK, row]: times their factor; the same, block by block, as tile_pack gives it */
     float *largest;              /* [blocks] product of a row with itself; inf where one is not finite */
+    int half;                    /* are products taken in 16 bits, if rows are in range? */
+    half_rows *narrow;           /* [blocks]: these, and not `across` */
     double *total;               /* [blocks * BLOCK] sum of exp(scale * score), where sums are asked for */
     float *lse, *weight, *slope; /* where slopes are: [blocks * BLOCK], with zeros; [blocks * BLOCK, row] sum of weight * row */
     _Atomic int64_t next;        /* pair to be taken */
@@ -36,13 +39,16 @@ static inline void present_of(const mutual_walk *walk, int64_t b, int64_t block,
     for (int w = 0; w < BLOCK_WORDS; w++) bits[w] = all[w] ? present[w] : 0; /* the last row ends with its last word */
 }
 
-static int open_mutual(mutual_walk *walk, const onca_bag *bag, float scale, int slopes) {
+static int open_mutual(mutual_walk *walk, const onca_bag *bag, float scale, int slopes, int half) {
     int64_t blocks = (bag->queries + BLOCK - 1) / BLOCK, count = blocks * BLOCK, row = spaced(bag->dim);
-    *walk = (mutual_walk){.bag = bag, .scale = scale, .slopes = slopes, .blocks = blocks, .padded = up(bag->dim, 16), .row = row};
+    *walk = (mutual_walk){.bag = bag, .scale = scale, .slopes = slopes, .blocks = blocks, .padded = up(bag->dim, 16), .row = row,
+                          .half = half};
     int64_t numbers = count * (row + bag->dim + (slopes ? row + 2 : 0)) + up(blocks, 2);
-    char *memory = walk->memory = room(8 * (blocks + count) + 4 * numbers, 1);
+    numbers += half ? blocks * half_numbers(BLOCK, bag->dim) : 0;
+    char *memory = walk->memory = room(blocks * (int64_t)(8 + sizeof(half_rows)) + 8 * count + 4 * numbers, 1);
     if (!memory) return ONCA_NO_MEMORY;
-    walk->rounds = (_Atomic int64_t *)memory;
+    walk->narrow = (half_rows *)memory;
+    walk->rounds = (_Atomic int64_t *)(walk->narrow + blocks);
     walk->total = (double *)(walk->rounds + blocks);
     walk->rows = (float *)(walk->total + count);
     walk->across = walk->rows + count * row;
@@ -50,7 +56,9 @@ static int open_mutual(mutual_walk *walk, const onca_bag *bag, float scale, int 
     walk->lse = walk->largest + up(blocks, 2);
     walk->weight = walk->lse + count;
     walk->slope = walk->weight + count;
+    float *rest = walk->lse + (slopes ? count * (row + 2) : 0);
     for (int64_t k = 0; k < blocks; k++) atomic_init(walk->rounds + k, 0);
+    for (int64_t k = 0; k < blocks && half; k++) rest = half_open(walk->narrow + k, BLOCK, bag->dim, rest);
     memset(walk->total, 0, (size_t)count * 8);
     if (slopes) memset(walk->lse, 0, (size_t)(count * (row + 2)) * 4);
     return ONCA_OK;
@@ -73,11 +81,34 @@ static int FN(take_blocks)(void *given, int64_t from, int64_t to, int part) {
             v16 check = FN(scaled_row)(bag->query + b * bag->dim, bag->dim, factor_of(bag->query_factor, b), row, walk->padded);
             float product = FN(sum)(check) == 0 ? FN(dot)(row, row, walk->padded) : INFINITY;
             if (product > largest) largest = product;
+            half_rows *to = walk->narrow + k;
+            if (walk->half && !(product < INFINITY && FN(half_take)(row, walk->padded, to->step + i, &to->largest))) to->largest = INFINITY;
         }
-        FN(tile_pack)(rows, BLOCK, walk->row, bag->dim, walk->across + k * BLOCK * bag->dim);
         walk->largest[k] = largest;
     }
     return ONCA_OK;
+}
+
+static int FN(pack_blocks)(void *given, int64_t from, int64_t to, int part) {
+    const mutual_walk *walk = given;
+    const int64_t row = walk->row, dim = walk->bag->dim;
+    (void)part;
+    for (int64_t k = from; k < to; k++)
+        if (walk->half) FN(half_pack)(walk->rows + k * BLOCK * row, BLOCK, row, dim, walk->narrow + k);
+        else FN(tile_pack)(walk->rows + k * BLOCK * row, BLOCK, row, dim, walk->across + k * BLOCK * dim);
+    return ONCA_OK;
+}
+
+/* Rows of all blocks, as products take them; what comes back is the largest product of a row with itself. */
+static float FN(take_rows)(mutual_walk *walk) {
+    float largest = 0;
+    parted(walk->blocks, 1, walk->bag->threads, FN(take_blocks), walk);
+    for (int64_t k = 0; k < walk->blocks; k++) {
+        largest = walk->largest[k] > largest ? walk->largest[k] : largest;
+        walk->half = walk->half && walk->narrow[k].largest < INFINITY;
+    }
+    parted(walk->blocks, 1, walk->bag->threads, FN(pack_blocks), walk);
+    return largest;
 }
 
 /* What the entries of a pair of blocks add to the sums of its rows and, where it has a mirror image, of its columns. */
@@ -121,6 +152,25 @@ static void FN(pair_weights)(const mutual_walk *walk, int64_t i, int64_t j, floa
     }
 }
 
+static void FN(pair_products)(const mutual_walk *walk, int64_t i, int64_t j, float *score) {
+    const int64_t panel = FN(tile_columns), dim = walk->bag->dim, columns = up(rows_of(walk, j), 64);
+    if (walk->half) FN(half_scores)(walk->narrow + i, 0, rows_of(walk, i), walk->narrow + j, columns, dim, score, BLOCK_ROW);
+    else
+        FN(tile_multiply)(&(block_product){.rows = rows_of(walk, i), .columns = columns, .depth = dim,
+                                          .a = walk->rows + i * BLOCK * walk->row, .a_row = walk->row, .a_depth = 1,
+                                          .b = walk->across + j * BLOCK * dim, .b_depth = panel, .b_panel = dim * panel,
+                                          .c = score, .c_row = BLOCK_ROW});
+}
+
+/* scratch: [BLOCK, 16] or, one after the other, what half_turned asks for. weight is lost. */
+static void FN(half_pair_slopes)(const mutual_walk *walk, int64_t i, int64_t j, float *weight, float *scratch) {
+    const int64_t row = walk->row, block = BLOCK * row, mine = rows_of(walk, i), its = rows_of(walk, j);
+    if (i != j)
+        FN(half_turned)(weight, BLOCK_ROW, mine, its, walk->narrow + i, 0, walk->padded, scratch, walk->slope + j * block, row);
+    FN(half_slopes)(1, weight, BLOCK_ROW, mine, walk->narrow + j, up(its, 64) / 64, walk->padded, scratch,
+                    walk->slope + i * block, row);
+}
+
 static void FN(pair_slopes)(const mutual_walk *walk, int64_t i, int64_t j, const float *weight) {
     const int64_t row = walk->row, block = BLOCK * row;
     block_product product = {.rows = rows_of(walk, i), .columns = walk->padded, .depth = rows_of(walk, j), .a = weight,
@@ -136,20 +186,20 @@ static void FN(pair_slopes)(const mutual_walk *walk, int64_t i, int64_t j, const
 
 static int FN(some_pairs)(void *given, int64_t from, int64_t to, int part) {
     mutual_walk *walk = given;
-    const int64_t blocks = walk->blocks, panel = FN(tile_columns), dim = walk->bag->dim;
-    float *score = room(BLOCK * BLOCK_ROW, 4);
+    const int64_t blocks = walk->blocks;
+    float *score = room(BLOCK * BLOCK_ROW + PAIR_SCRATCH, 4), *scratch = score + BLOCK * BLOCK_ROW;
     (void)from, (void)to, (void)part;
     if (!score) return ONCA_NO_MEMORY;
+    memset(scratch, 0, PAIR_SCRATCH * sizeof *scratch);
     for (int64_t next; (next = atomic_fetch_add(&walk->next, 1)) < blocks * blocks;) {
         int64_t round = next / blocks, i = next % blocks, j = (round + blocks - i) % blocks;
         if (i > j) continue; /* it comes as (j, i) */
         await(walk, i, round);
         await(walk, j, round);
-        FN(tile_multiply)(&(block_product){.rows = rows_of(walk, i), .columns = up(rows_of(walk, j), 64), .depth = dim,
-                                          .a = walk->rows + i * BLOCK * walk->row, .a_row = walk->row, .a_depth = 1,
-                                          .b = walk->across + j * BLOCK * dim, .b_depth = panel, .b_panel = dim * panel,
-                                          .c = score, .c_row = BLOCK_ROW});
-        if (walk->slopes) FN(pair_weights)(walk, i, j, score), FN(pair_slopes)(walk, i, j, score);
+        FN(pair_products)(walk, i, j, score);
+        if (walk->slopes) FN(pair_weights)(walk, i, j, score);
+        if (walk->slopes && walk->half) FN(half_pair_slopes)(walk, i, j, score, scratch);
+        else if (walk->slopes) FN(pair_slopes)(walk, i, j, score);
         else FN(pair_sums)(walk, i, j, score);
         atomic_store(walk->rounds + i, round + 1);
         atomic_store(walk->rounds + j, round + 1);
@@ -165,12 +215,9 @@ static int FN(all_pairs)(mutual_walk *walk) {
 
 static int FN(mutual_sums)(const onca_bag *bag, float scale, float *lse) {
     mutual_walk walk;
-    float largest = 0;
-    int status = open_mutual(&walk, bag, scale, 0);
+    int status = open_mutual(&walk, bag, scale, 0, FN(takes_half)(bag));
     if (status) return status;
-    parted(walk.blocks, 1, bag->threads, FN(take_blocks), &walk);
-    for (int64_t k = 0; k < walk.blocks; k++) largest = walk.largest[k] > largest ? walk.largest[k] : largest;
-    int bounded = fabsf(scale) * largest <= BOUNDED;
+    int bounded = fabsf(scale) * FN(take_rows)(&walk) <= BOUNDED;
     if (bounded) status = FN(all_pairs)(&walk);
     for (int64_t b = 0; bounded && b < bag->queries; b++) lse[b] = (float)log(walk.total[b]);
     free(walk.memory);
@@ -179,11 +226,11 @@ static int FN(mutual_sums)(const onca_bag *bag, float scale, float *lse) {
 
 static int FN(mutual)(const onca_bag *bag, float scale, const float *lse, const float *weight, float *toward, float *mean) {
     mutual_walk walk;
-    int status = open_mutual(&walk, bag, scale, 1);
+    int status = open_mutual(&walk, bag, scale, 1, FN(takes_half)(bag));
     if (status) return status;
     for (int64_t b = 0; b < bag->queries; b++)
         if (lse[b] > -INFINITY) walk.lse[b] = lse[b], walk.weight[b] = weight[b]; /* or there is nothing in that row */
-    parted(walk.blocks, 1, bag->threads, FN(take_blocks), &walk);
+    FN(take_rows)(&walk);
     status = FN(all_pairs)(&walk);
     for (int64_t b = 0; b < bag->queries; b++) {
         const float *slope = walk.slope + b * walk.row, factor = scale * factor_of(bag->query_factor, b);

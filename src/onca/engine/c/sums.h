@@ -2,11 +2,12 @@
 
    A thread goes over keys in chunks, widened once, and over its queries in blocks of TILE_ROWS. Where a block has few entries in
    a chunk they are taken one by one; else the block is multiplied with the whole chunk, what is not present is weighed 0, and
-   the weights are multiplied with the keys (toward) and with the queries (back). An lse at several scales takes the scores once
-   and weighs them for each. Factors are multiplied into the copies of the
-   rows, so that a score is one product, within rounding of what onca_scores gives. Whether a block is dense is a matter of that
+   the weights are multiplied with the keys (toward) and with the queries (back): in float32, or in 16 bits where keys are of bf16
+   (half.h). An lse at several scales takes the scores once and weighs them for each. Factors are multiplied into the copies of the
+   rows, so that a score is one product, within rounding of what onca_scores gives. Which way a block goes is a matter of that
    block and chunk alone, so that no row's result depends on how queries are shared among threads. */
 #include "tile.h"
+#include "half.h"
 
 #ifndef ONCA_SUMS
 #define ONCA_SUMS
@@ -33,7 +34,10 @@ typedef struct { /* a call */
     float *back, *back_factor;
     int64_t padded, row; /* elements of a row with its zeros, and from row to row */
     int64_t chunk;       /* keys */
+    int half;            /* are products taken in 16 bits, where rows are in range? */
 } sum_walk;
+
+typedef enum { ONE_BY_ONE, WHOLE, HALF } sum_way; /* how a block of queries goes over a chunk */
 
 typedef struct {     /* of a query */
     float reference; /* of an lse: the largest scale * score so far; what follows, and the slope, is relative to its exp */
@@ -45,23 +49,32 @@ typedef struct { /* of a query, where its scores are known */
     int64_t word, count; /* how many of them stand before a word of bits */
 } known_at;
 
+typedef struct { /* what a piece has in 16 bits */
+    half_rows key, query; /* the chunk; the queries */
+    int fits;             /* are all keys of the chunk in range? -1: not yet known */
+    float *steps;         /* [SUM_QUERIES, 16]: of weights, by rows and runs */
+    float *turned;        /* [HALF_RUN / 2, SUM_ROW] and [SUM_KEYS]: weights by columns, and their steps */
+} half_piece;
+
 typedef struct { /* a thread's share of a walk: some queries, and one chunk of keys after the other */
     const sum_walk *asked;
     int64_t first, queries;
     int64_t start, keys;       /* the chunk */
-    int finite, taken, packed; /* of the chunk: all of it finite; `key` is filled; `across` is */
+    int finite, taken;         /* of the chunk: all of it finite; `key` is filled */
+    sum_way packed;            /* how the chunk is packed */
     uint64_t all[SUM_WORDS];   /* the bits of all its keys */
     sum_state *state;          /* [scales, queries] */
-    uint8_t *finite_block;     /* [queries / TILE_ROWS] */
+    uint8_t *able;             /* [queries / TILE_ROWS]: the fastest way, a sum_way, that each block of queries may go */
     float *query;              /* [queries, row]: times query_factor */
     float *slope;              /* [slopes, queries up to whole tiles, row]: sum of weight * key */
-    float *key, *across;       /* [SUM_KEYS, row]: times key_factor; the same as tile_pack gives it */
+    float *key, *across;       /* [SUM_KEYS, row]: times key_factor; the same packed, as tile_pack or half_pack do it */
     const float *one;          /* the chunk's keys for entries by themselves, one_row elements apart: `key`, or where they lie */
     int64_t one_row;
     known_at *known;           /* [queries] or NULL */
     float *back;               /* [SUM_KEYS, row]: sum of weight * query */
     float *score;              /* [SUM_QUERIES, SUM_ROW]: scores, then weights of the first scale */
     float *other;              /* [SUM_QUERIES, SUM_ROW] where there are more: weights of each of them in turn */
+    half_piece half;
     void *memory;
 } sum_piece;
 
@@ -89,13 +102,31 @@ static inline float *slope_at(const sum_piece *p, int64_t scale, int64_t i) {
     return p->slope + (scale * up(p->queries, TILE_ROWS) + i) * p->asked->row;
 }
 
+/* Numbers of 32 bits that half_piece has, for so many queries. */
+static inline int64_t half_piece_numbers(const sum_walk *asked, int64_t queries) {
+    const int64_t dim = asked->bag->dim, rows = half_numbers(asked->chunk, dim) + half_numbers(up(queries + TILE_ROWS, HALF_RUN), dim);
+    return rows + 16 * SUM_QUERIES + HALF_RUN / 2 * SUM_ROW + SUM_KEYS;
+}
+
+static void open_half_piece(half_piece *half, const sum_walk *asked, int64_t queries, float *memory) {
+    memory = half_open(&half->key, asked->chunk, asked->bag->dim, memory);
+    memory = half_open(&half->query, up(queries + TILE_ROWS, HALF_RUN), asked->bag->dim, memory);
+    half->query.across = NULL;
+    if (!asked->back && !asked->back_factor) half->query.along = NULL;
+    half->steps = memory;
+    half->turned = memory + 16 * SUM_QUERIES;
+    memset(memory, 0, (size_t)(16 * SUM_QUERIES + HALF_RUN / 2 * SUM_ROW + SUM_KEYS) * 4);
+}
+
 static int open_piece(sum_piece *p, const sum_walk *asked, int64_t first, int64_t queries) {
     int64_t row = asked->row, blocks = (queries + TILE_ROWS - 1) / TILE_ROWS, states = asked->scales * queries;
     int64_t rows = blocks * TILE_ROWS * row, keys = asked->chunk * row, slopes = most(1, asked->slopes) * rows;
     int64_t scores = least(blocks * TILE_ROWS, SUM_QUERIES) * SUM_ROW, both = asked->scales > 1 ? 2 * scores : scores;
+    int64_t half = asked->half ? half_piece_numbers(asked, queries) : 0;
     int64_t known = asked->bag->known ? queries * (int64_t)sizeof(known_at) : 0;
     *p = (sum_piece){.asked = asked, .first = first, .queries = queries};
-    char *memory = p->memory = room((rows + slopes + 3 * keys + both) * 4 + states * (int64_t)sizeof(sum_state) + known + blocks, 1);
+    const int64_t bytes = (rows + slopes + 3 * keys + both + half) * 4 + states * (int64_t)sizeof(sum_state) + known + blocks;
+    char *memory = p->memory = room(bytes, 1);
     if (!memory) return ONCA_NO_MEMORY;
     p->query = (float *)memory;
     p->slope = p->query + rows;
@@ -104,9 +135,10 @@ static int open_piece(sum_piece *p, const sum_walk *asked, int64_t first, int64_
     p->across = p->back + keys;
     p->score = p->across + keys;
     p->other = p->score + both - scores;
-    p->state = (sum_state *)(p->score + both);
+    if (half) open_half_piece(&p->half, asked, queries, p->score + both);
+    p->state = (sum_state *)(p->score + both + half);
     p->known = known ? (known_at *)(p->state + states) : NULL;
-    p->finite_block = (uint8_t *)(p->state + states) + known;
+    p->able = (uint8_t *)(p->state + states) + known;
     if (known) memset(p->known, 0, (size_t)known);
     memset(p->query, 0, (size_t)(rows + slopes) * 4);
     memset(p->score, 0, (size_t)both * 4);
@@ -133,11 +165,17 @@ static inline v16 FN(scaled_row)(const float *from, int64_t dim, float factor, f
 }
 
 static void FN(take_queries)(sum_piece *p) {
-    const onca_bag *bag = p->asked->bag;
+    const sum_walk *asked = p->asked;
+    const onca_bag *bag = asked->bag;
+    half_piece *half = &p->half;
     for (int64_t i = 0; i < p->queries; i++) {
         v16 check = FN(scaled_row)(bag->query + (p->first + i) * bag->dim, bag->dim, factor_of(bag->query_factor, p->first + i),
-                                   p->query + i * p->asked->row, p->asked->padded);
-        p->finite_block[i / TILE_ROWS] = (i % TILE_ROWS == 0 || p->finite_block[i / TILE_ROWS]) && FN(sum)(check) == 0;
+                                   p->query + i * asked->row, asked->padded);
+        const float *row = p->query + i * asked->row;
+        sum_way able = FN(sum)(check) == 0 ? WHOLE : ONE_BY_ONE;
+        if (able == WHOLE && asked->half && FN(half_take)(row, asked->padded, half->query.step + i, &half->query.largest)) able = HALF;
+        uint8_t *block = p->able + i / TILE_ROWS;
+        if (i % TILE_ROWS == 0 || able < *block) *block = (uint8_t)able;
     }
 }
 
@@ -173,58 +211,16 @@ static void FN(weigh)(sum_piece *p, int64_t i, float *score, const uint64_t *bit
 
 #include "listed.h"
 
-/* ---- whole blocks ---- */
+#include "dense.h"
 
-/* The slopes of a block of queries: += weights times keys. */
-static void FN(add_slopes)(sum_piece *p, int64_t scale, int64_t first, int64_t queries, const float *weight) {
-    if (!p->asked->toward || scale >= p->asked->slopes) return;
-    const int64_t row = p->asked->row;
-    FN(tile_multiply)(&(block_product){.rows = queries, .columns = p->asked->padded, .depth = p->keys, .a = weight,
-                                      .a_row = SUM_ROW, .a_depth = 1, .b = p->key, .b_depth = row,
-                                      .b_panel = FN(tile_columns), .c = slope_at(p, scale, first), .c_row = row, .add = 1});
-}
-
-static void FN(dense)(sum_piece *p, int64_t first, int64_t queries) {
-    const sum_walk *asked = p->asked;
-    const int64_t row = asked->row, panel = FN(tile_columns), dim = asked->bag->dim;
-    if (!p->packed) FN(tile_pack)(p->key, p->keys, row, dim, p->across);
-    p->packed = 1;
-    FN(tile_multiply)(&(block_product){.rows = queries, .columns = up(p->keys, panel), .depth = dim, .a = p->query + first * row,
-                                      .a_row = row, .a_depth = 1, .b = p->across, .b_depth = panel, .b_panel = dim * panel,
-                                      .c = p->score, .c_row = SUM_ROW});
-    for (int64_t scale = asked->scales - 1; scale > 0; scale--) {
-        for (int64_t i = 0; i < queries; i++)
-            FN(weigh_at)(p, scale, first + i, p->score + i * SUM_ROW, p->other + i * SUM_ROW, present_bits(p, first + i), up(p->keys, 64));
-        FN(add_slopes)(p, scale, first, queries, p->other);
-    }
-    for (int64_t i = 0; i < queries; i++)
-        FN(weigh)(p, first + i, p->score + i * SUM_ROW, present_bits(p, first + i), up(p->keys, 64));
-    FN(add_slopes)(p, 0, first, queries, p->score);
-    if (asked->back || asked->back_factor)
-        FN(tile_multiply)(&(block_product){.rows = p->keys, .columns = asked->padded, .depth = queries, .a = p->score, .a_row = 1,
-                                          .a_depth = SUM_ROW, .b = p->query + first * row, .b_depth = row, .b_panel = panel,
-                                          .c = p->back, .c_row = row, .add = 1});
-}
-
-/* Is it less work to multiply the block of queries from i on with the whole chunk? An entry by itself costs about as much as
-   three in a block. What is not finite goes one by one: 0 times it would spoil rows that do not hold it. */
-static int FN(is_dense)(sum_piece *p, int64_t i) {
-    int64_t entries = 0, queries = least(TILE_ROWS, p->queries - i), words = (p->keys + 63) / 64;
-    for (int64_t b = i; b < i + queries; b++) {
-        const uint64_t *bits = present_bits(p, b);
-        for (int64_t w = 0; w < words; w++) entries += __builtin_popcountll(bits[w]);
-    }
-    if (3 * entries < queries * p->keys) return 0;
-    FN(take_keys)(p);
-    return p->finite && p->finite_block[i / TILE_ROWS];
-}
+/* ---- walks ---- */
 
 /* The slopes by the keys of the chunk, now that all queries have been added. */
 static void FN(give_back)(sum_piece *p) {
     const sum_walk *asked = p->asked;
     const onca_bag *bag = asked->bag;
     float *key = p->across; /* not needed any more */
-    p->packed = 0;
+    p->packed = ONE_BY_ONE;
     for (int64_t j = 0; j < p->keys; j++) {
         float *slope = p->back + j * asked->row, factor = *asked->scale * factor_of(bag->key_factor, p->start + j);
         if (asked->back)
@@ -240,17 +236,22 @@ static void FN(walk)(sum_piece *p, int64_t from, int64_t to) {
     const sum_walk *asked = p->asked;
     const int64_t most_rows = most(TILE_ROWS, least(SUM_QUERIES, SUM_ELEMENTS / 6 / asked->row / TILE_ROWS * TILE_ROWS));
     FN(take_queries)(p);
+    if (asked->half) FN(half_pack)(p->query, p->queries, asked->row, asked->bag->dim, &p->half.query);
     for (p->start = from; p->start < to; p->start += asked->chunk) {
         p->keys = least(asked->chunk, to - p->start);
-        p->taken = p->packed = 0;
+        p->taken = 0, p->packed = ONE_BY_ONE, p->half.fits = -1;
         p->one = NULL;
         lowest_bits(p->all, p->keys);
         if (asked->back || asked->back_factor) memset(p->back, 0, (size_t)(asked->chunk * asked->row) * 4);
         for (int64_t i = 0, next; i < p->queries; i = next) {
-            for (next = i; next < p->queries && next - i < most_rows && FN(is_dense)(p, next);) next += TILE_ROWS;
-            if (next > i) FN(dense)(p, i, least(next, p->queries) - i);
-            else
-                for (next = least(i + TILE_ROWS, p->queries); i < next; i++) FN(sparse)(p, i);
+            const sum_way way = FN(way_of)(p, i);
+            next = i + TILE_ROWS;
+            if (way == ONE_BY_ONE)
+                for (next = least(next, p->queries); i < next; i++) FN(sparse)(p, i);
+            else {
+                while (next < p->queries && next - i < most_rows && FN(way_of)(p, next) == way) next += TILE_ROWS;
+                FN(dense)(p, way, i, least(next, p->queries) - i);
+            }
         }
         if (asked->back || asked->back_factor) FN(give_back)(p);
     }
@@ -322,6 +323,7 @@ static int FN(run_walk)(sum_walk asked) {
     if (!asked.scales) asked.scales = asked.slopes = 1;
     asked.padded = up(asked.bag->dim, 16);
     asked.row = spaced(asked.bag->dim);
+    asked.half = asked.kind != SUM_HINGE && FN(takes_half)(asked.bag); /* of a hinge, who is active is told by exact scores */
     int back = asked.back || asked.back_factor; /* then a third block of the size of the keys is in use */
     asked.chunk = most(1, least(SUM_KEYS, SUM_ELEMENTS / asked.row) / SUM_STEP / (back ? 2 : 1)) * SUM_STEP;
     if (back) return FN(all_keys)(&asked);
