@@ -34,16 +34,16 @@ static int64_t best_of_row(const best_call *call, int64_t b, uint64_t *best) {
     const uint64_t *set = bag->known_set + b * words, *present = bag->present + b * words;
     const float *known = bag->known + bag->known_start[b];
     int64_t many = 0, count = 0, w = 0, before = 0; /* before: entries of the set in front of word w */
-    float least = 0; /* the score of the last of k */
+    float worst = 0; /* of k: the score of the last */
     for (int64_t i = 0; i < words; i++) many += __builtin_popcountll(set[i]);
     for (int64_t i = 0; i < many; i++) {
-        if (count == call->k && !(known[i] > least)) continue; /* of equals the first stands */
+        if (count == call->k && !(known[i] > worst)) continue; /* of equals the first stands */
         while (before + __builtin_popcountll(set[w]) <= i) before += __builtin_popcountll(set[w++]);
         uint64_t word = set[w];
         for (int64_t skip = i - before; skip; skip--) word &= word - 1;
         if (!(present[w] & word & -word)) continue;
         count = put_best(best, count, call->k, ranking(known[i], w * TILE + __builtin_ctzll(word)));
-        least = ranked_score(best[count - 1]);
+        worst = ranked_score(best[count - 1]);
     }
     return count;
 }
