@@ -17,6 +17,8 @@ from onca import Bag, Link, Queue
 from onca.engine import build, in_use, traced
 from onca.engine.kernels import pack, unpack
 from onca.explain import explain, table
+from onca.ranking import SupportScore
+from onca.shared import whole
 
 Tensor = torch.Tensor
 SHARED = [name for name in SETTINGS if name != "per query"]
@@ -197,6 +199,21 @@ def test_a_set_is_never_judged_again_by_scores() -> None:
         assert chosen.count().tolist() == [200] * 64
         by_torch = torch.cat([piece.present() for _, (piece,) in chosen.blocks()])
         assert torch.equal(by_torch.sum(1), chosen.count())
+
+
+@pytest.mark.skipif(in_use().startswith("torch"), reason="no native engine here")
+def test_kept_scores_go_where_they_are_the_scores_and_nowhere_else() -> None:
+    query, keys, support = (torch.randn(*shape) for shape in ((4, 8), (600, 8), (4, 3, 8)))
+    bag = Bag(query, (Link(keys),))
+    hardest = bag.threshold(30).test()
+    shared = whole(bag.only(hardest), "lse")
+    assert shared is not None and shared.known is not None
+    assert shared.view(shared.present).known is shared.known
+    other = SupportScore(support, largest=True).view(shared, None)
+    assert other is not None and other.known is None  # scores of other rows
+    for changed in (Bag(query.clone(), bag.links), Bag(query, bag.links, factor=torch.ones(4))):
+        elsewhere = whole(changed.only(hardest), "lse")
+        assert elsewhere is not None and elsewhere.known is None
 
 
 @pytest.mark.parametrize("keys", [1, 63, 64, 65, 1000])

@@ -60,7 +60,7 @@ class SupportScore(KnownScore):
         rows = self.rows if self.largest else self.rows.mean(1)
         if shared.kernels.serves(rows, shared.keys):
             return None
-        return replace(shared.view(present), query=rows, query_factor=None)
+        return replace(shared.view(present), query=rows, query_factor=None, known=None)  # other scores than those kept
 
 
 @dataclass(frozen=True)

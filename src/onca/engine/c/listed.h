@@ -56,9 +56,9 @@ static int FN(known_scores)(sum_piece *p, int64_t i, const uint64_t *bits, float
         passed += __builtin_popcountll(here);
     }
     at->word = first + many, at->count += passed;
-    for (int64_t next = i + 4; next < least(i + 5, p->queries); next++) /* another row: it would come too late by itself */
+    if (i + 4 < p->queries) /* another row, which would come too late by itself */
         for (int64_t l = 0; l < passed + 16; l += 16)
-            __builtin_prefetch(bag->known + bag->known_start[p->first + next] + p->known[next].count + l);
+            __builtin_prefetch(bag->known + bag->known_start[b + 4] + at[4].count + l);
     return 1;
 }
 

@@ -259,8 +259,6 @@ static inline void FN(list_pairs)(const block *b, FN(desk) *d, int64_t slot, int
     const int open = b->open;
     const uint64_t *present = d->present + slot * queries;
     uint64_t *wanted = d->wanted + slot * queries, *word = d->word + slot * edges * queries, sure[edges];
-    uint8_t *column = d->column, *many_of = d->many;
-    uint16_t *row = d->row, *query = d->query;
     int64_t pairs = d->pairs, some = d->some;
     for (int64_t q = first; q < first + count; q++) {
         memset(sure, 0, sizeof sure);
@@ -272,11 +270,11 @@ static inline void FN(list_pairs)(const block *b, FN(desk) *d, int64_t slot, int
         }
         const uint8_t many = (uint8_t)__builtin_popcountll(bits);
         wanted[q] = bits;
-        many_of[some] = many; /* without a branch, which nobody could foretell */
-        query[some] = (uint16_t)q;
+        d->many[some] = many; /* without a branch, which nobody could foretell */
+        d->query[some] = (uint16_t)q;
         some += many > 0;
-        FN(places)(bits, column + pairs);
-        for (int l = 0; l < TILE; l++) row[pairs + l] = (uint16_t)q;
+        FN(places)(bits, d->column + pairs);
+        for (int l = 0; l < TILE; l++) d->row[pairs + l] = (uint16_t)q;
         pairs += many;
     }
     d->pairs = pairs, d->some = some;
@@ -290,7 +288,8 @@ static void FN(ask_for_keys)(const onca_bag *bag, int64_t first, int64_t count) 
             __builtin_prefetch((const char *)bag->key + j * bag->key_stride * size + at, 0, 2);
 }
 
-/* Sends the scored candidates to the lists of their queries, where there is one bracket and nothing but lists to be kept. */
+/* What `settle` does with each query, where there is one bracket and lists to be kept: with all that does not change read once, a
+   fortieth of a window's time. */
 static inline int FN(settle_listed)(const block *b, const FN(desk) *d, uint64_t *word, uint64_t *wanted, int part) {
     candidates *lists = b->lists + part * b->queries;
     const float *low = b->low, *high = b->high, *score = d->score;
