@@ -13,15 +13,12 @@ import pytest
 import torch
 
 import onca
+from benchmarks import batch, data, growth, invp, knn, ledger, machine, measure, memory, methods, step, views, window
+from benchmarks.__main__ import TABLES, failures
+from benchmarks.measure import Row, Table, Target, Unequal, agree, compare, slope
+from benchmarks.table import as_json, lines, main, verdict
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import batch, data, growth, invp, knn, ledger, machine, measure, memory, methods, step, views, window  # noqa: E402
-from benchmarks.__main__ import TABLES, failures  # noqa: E402
-from benchmarks.measure import Row, Table, Target, Unequal, agree, compare, slope  # noqa: E402
-from benchmarks.table import as_json, lines, main, verdict  # noqa: E402
-
 SIZE = (8, 400, 16)
 SMALL = {
     "window": lambda: window.table(SIZE, SIZE),

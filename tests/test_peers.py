@@ -16,7 +16,7 @@ import onca
 peer = pytest.importorskip(
     "pytorch_metric_learning", reason="compares with pytorch-metric-learning: pip install onca[peers]"
 )
-from pytorch_metric_learning import distances, losses, miners, reducers  # noqa: E402
+from pytorch_metric_learning import distances, losses, miners, reducers  # noqa: E402  # only where it is there
 
 Tensor = torch.Tensor
 B, N, D = 8, 14, 6

@@ -314,7 +314,10 @@ def test_with_too_many_classes_to_colour_the_chosen_ones_stand_out(open_page: An
         classes[label] + 0.2 * torch.randn(240, 8, generator=draw), label, tuple(f"kind {k}" for k in range(60))
     )
     page = open_page("#image=7", explore([many], path=tmp_path / "many.html"))
-    legend = lambda: [text.strip() for text in page.locator("#legend button").all_inner_texts()]  # noqa: E731
+
+    def legend() -> list[str]:
+        return [text.strip() for text in page.locator("#legend button").all_inner_texts()]
+
     assert legend() == ["kind 7"]
     blue, orange = painted(page)
     assert blue > 0 and orange == 0

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 
 Array = np.ndarray
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "onca" / "engine" / "c" / "native.c"
+COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+
+
+def compiled(folder: Path, source: Path = SOURCE) -> Path:
+    path = folder / "native.so"
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-DONCA_EMULATE_AMX", "-shared", "-fPIC"]
+    subprocess.run([str(COMPILER), *flags, "-o", str(path), str(source), "-lm", "-lpthread"], check=True)
+    return path
+
+
+def unit(rng: np.random.Generator, *shape: int) -> Array:
+    x = rng.standard_normal(shape).astype(np.float32)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 class Bag(ctypes.Structure):

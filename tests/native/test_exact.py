@@ -4,46 +4,29 @@ those of a stable sort of the engine's own scores, and these are right within wh
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from driver import (
+    COMPILER,
+    SOURCE,
+    Array,
+    Case,
+    Library,
+    at,
+    bfloat16,
+    check_above,
+    check_nearest,
+    check_select,
+    compiled,
+    pack,
+    unit,
+    unpack,
+)
 
-sys.path.insert(0, str(Path(__file__).parent))
-from driver import Array, Case, Library, at, bfloat16, check_above, check_nearest, check_select, pack, unpack
-
-SOURCE = Path(__file__).resolve().parents[2] / "src" / "onca" / "engine" / "c" / "native.c"
-COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 SHAPES = [(3, 1, 5), (5, 63, 16), (7, 65, 1), (9, 500, 17), (5, 600, 33), (33, 1300, 100), (4, 9001, 64)]
-
-
-def compiled(folder: Path, source: Path = SOURCE) -> Path:
-    path = folder / "native.so"
-    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-DONCA_EMULATE_AMX", "-shared", "-fPIC"]
-    subprocess.run([str(COMPILER), *flags, "-o", str(path), str(source), "-lm", "-lpthread"], check=True)
-    return path
-
-
-@pytest.fixture(scope="module")
-def object_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(tmp_path_factory.mktemp("native"))
-
-
-@pytest.fixture(params=["portable", "avx2", "avx512", "amx"])
-def library(request: pytest.FixtureRequest, object_file: Path) -> Library:
-    library = Library(object_file)
-    if not library.use(request.param):
-        pytest.skip(f"this processor has no {request.param}")
-    return library
-
-
-def unit(rng: np.random.Generator, *shape: int) -> Array:
-    x = rng.standard_normal(shape).astype(np.float32)
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def ranks(b: int, n: int, *percent: float) -> Array:

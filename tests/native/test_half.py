@@ -4,34 +4,13 @@ Bounds hold for any input (`sums_checks`); what is usual is far below them, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 from sums_checks import check, check_mutual, half, made, mirrored
 from sums_driver import Case, Exact, Native
 
-from onca.engine import build
-
 BF16 = torch.bfloat16
-
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
-    try:
-        return Native(tmp_path_factory.mktemp("native"))
-    except build.NotBuilt as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(params=["portable", "avx512", "amx"])
-def levelled(request: pytest.FixtureRequest, native: Native) -> Iterator[Native]:
-    before = native.level
-    if not native.use(request.param):
-        pytest.skip(f"no {request.param} on this machine")
-    yield native
-    native.use(before)
 
 
 def case_of(query: torch.Tensor, key: torch.Tensor) -> Case:

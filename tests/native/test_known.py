@@ -4,32 +4,13 @@ use them, and they make scores anew where an entry is not among them."""
 from __future__ import annotations
 
 import ctypes
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from driver import Array, Case, Known, Library, at, bfloat16, unit
 
-sys.path.insert(0, str(Path(__file__).parent))
-from driver import Array, Case, Known, Library, at, bfloat16
-from test_exact import COMPILER, compiled, unit
-
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 SHAPES = [(5, 63, 16), (7, 700, 17), (9, 2500, 33), (130, 1600, 64)]  # one chunk of keys and more, ragged and not
 SCALE = 5.0
-
-
-@pytest.fixture(scope="module")
-def object_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(tmp_path_factory.mktemp("native"))
-
-
-@pytest.fixture(params=["portable", "avx2", "avx512", "amx"])
-def library(request: pytest.FixtureRequest, object_file: Path) -> Library:
-    library = Library(object_file)
-    if not library.use(request.param):
-        pytest.skip(f"this processor has no {request.param}")
-    return library
 
 
 class Hardest:

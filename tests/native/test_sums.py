@@ -3,34 +3,11 @@ this machine has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 from sums_checks import check, check_mutual, made, mirrored, near, wrong
 from sums_driver import KINDS, Case, Exact, Native
-
-from onca.engine import build
-
-LEVELS = ("portable", "avx2", "avx512", "amx")
-
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
-    try:
-        return Native(tmp_path_factory.mktemp("native"))
-    except build.NotBuilt as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(params=LEVELS)
-def levelled(request: pytest.FixtureRequest, native: Native) -> Iterator[Native]:
-    before = native.level
-    if not native.use(request.param):
-        pytest.skip(f"no {request.param} on this machine")
-    yield native
-    native.use(before)
 
 
 @pytest.mark.parametrize("density", [None, 0.0, 0.01, 0.05, 0.2, 0.35, 0.5, 1.0])
